@@ -1,0 +1,78 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let swiftSettings: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// A Swift target with the package's settings. Floors are in README.md: a target depends only on
+/// lower ones.
+func target(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
+}
+
+/// A test target; fixtures are read from their place in the source tree.
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
+  .testTarget(
+    name: name, dependencies: dependencies, exclude: exclude, swiftSettings: swiftSettings)
+}
+
+let package = Package(
+  name: "stoker",
+  products: [
+    .library(name: "Stoker", targets: ["Stoker"]),
+    .executable(name: "stoker", targets: ["StokerCLI"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+  ],
+  targets: [
+    // 0: C
+    .systemLibrary(
+      name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+    .target(name: "CLinux"),
+    .target(name: "CKernels"),
+    // 1
+    target("Tensors", ["CKernels", "CLinux"]),
+    target("DirectIO", ["CLiburing", "CLinux"]),
+    target("Routing", []),
+    target("Residency", ["Routing"]),
+    // 2
+    target("Checkpoints", ["Tensors"]),
+    // 3
+    target("ExpertRuntime", ["Checkpoints", "DirectIO", "Residency", "Routing", "Tensors"]),
+    target("Models", ["Checkpoints", "DirectIO", "ExpertRuntime", "Routing", "Tensors"]),
+    // 4
+    target(
+      "Stoker",
+      [
+        "Checkpoints", "DirectIO", "ExpertRuntime", "Models", "Residency", "Routing", "Tensors",
+        .product(name: "Logging", package: "swift-log"),
+      ]),
+    // 5
+    .executableTarget(
+      name: "StokerCLI",
+      dependencies: [
+        "Stoker",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      resources: [.copy("Resources/demo-Q4_K_M.gguf")],
+      swiftSettings: swiftSettings),
+    // Tests
+    tests("TensorsTests", ["Tensors"], exclude: ["Fixtures"]),
+    tests("DirectIOTests", ["CLinux", "DirectIO"]),
+    tests("ResidencyTests", ["Residency", "Routing"]),
+    tests("CheckpointsTests", ["Checkpoints", "Tensors"], exclude: ["Fixtures"]),
+    tests(
+      "ExpertRuntimeTests",
+      ["Checkpoints", "DirectIO", "ExpertRuntime", "Residency", "Routing", "Tensors"]),
+    tests("ModelsTests", ["Checkpoints", "Models", "Tensors"]),
+    tests("StokerTests", ["Stoker"]),
+    tests("StokerCLITests", []),
+  ],
+  swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,68 @@
+// The public entries: one table of kernels, by instruction set and GGML type.
+#include "blocks.h"
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+ckernels_set ckernels_best_set(void) {
+  __builtin_cpu_init();
+  // The builtin has no name for F16C: leaf 1, ECX bit 29. AVX2 support, which it does check,
+  // says that the operating system saves the wide registers.
+  unsigned a, b, c = 0, d;
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+  if (!f16c || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+    return CKernelsPortable;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vnni"))
+    return CKernelsAVX512;
+  return CKernelsAVX2;
+}
+
+#define KERNELS(TYPE, NAME)                                                  \
+  [TYPE] = {ckernels_matmul_portable_##NAME, ckernels_matmul_avx2_##NAME, \
+            ckernels_matmul_avx512_##NAME}
+#else
+ckernels_set ckernels_best_set(void) { return CKernelsPortable; }
+
+#define KERNELS(TYPE, NAME) [TYPE] = {ckernels_matmul_portable_##NAME}
+#endif
+
+static const matmul_function kernels[TYPE_COUNT][3] = {
+    KERNELS(TYPE_F32, f32),   KERNELS(TYPE_F16, f16),   KERNELS(TYPE_BF16, bf16),
+    KERNELS(TYPE_Q4_0, q4_0), KERNELS(TYPE_Q4_1, q4_1), KERNELS(TYPE_Q5_0, q5_0),
+    KERNELS(TYPE_Q5_1, q5_1), KERNELS(TYPE_Q8_0, q8_0), KERNELS(TYPE_Q4_K, q4_k),
+    KERNELS(TYPE_Q5_K, q5_k), KERNELS(TYPE_Q6_K, q6_k),
+};
+
+bool ckernels_supports(uint32_t type) {
+  return type < TYPE_COUNT && kernels[type][CKernelsPortable] != NULL;
+}
+
+size_t ckernels_activation_bytes(uint32_t type, size_t columns) {
+  if (!ckernels_supports(type)) return 0;
+  const size_t bytes =
+      superblock_bytes(type) ? columns + columns / 32 * 4 + columns / 16 * 2 : columns * 4;
+  return (bytes + 63) & ~(size_t)63;
+}
+
+void ckernels_quantize_activations(
+    ckernels_set set, const float *x, void *row, size_t columns) {
+  switch (set) {
+#if defined(__x86_64__)
+    case CKernelsAVX512: ckernels_quantize_avx512(x, row, columns); return;
+    case CKernelsAVX2: ckernels_quantize_avx2(x, row, columns); return;
+#endif
+    default: ckernels_quantize_portable(x, row, columns); return;
+  }
+}
+
+void ckernels_matmul(
+    ckernels_set set, uint32_t type, const void *weights, size_t columns, size_t row_begin,
+    size_t row_end, const void *const *acts, float *const *outs, size_t tokens) {
+  // A type or set without a kernel is a bug of the caller, which asked `ckernels_supports`.
+  if (!ckernels_supports(type) || set > CKernelsAVX512 || !kernels[type][set]) __builtin_trap();
+  const matmul_task task = {weights, columns, row_begin, row_end, acts, outs, tokens};
+  kernels[type][set](&task);
+}

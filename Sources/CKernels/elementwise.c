@@ -1,0 +1,156 @@
+// RMS norm, SwiGLU, softmax and attention of one head, once per instruction set.
+#include <math.h>
+#include <string.h>
+
+#include "CKernels.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+// Every function that takes 64-byte vectors is inlined, so no call passes one across an ABI.
+#pragma clang diagnostic ignored "-Wpsabi"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+// 16 lanes everywhere; the compiler splits them where registers are narrower.
+typedef float lanes __attribute__((vector_size(64)));
+typedef int32_t integers __attribute__((vector_size(64)));
+
+#define load16(pointer) ({ lanes loaded; memcpy(&loaded, (pointer), 64); loaded; })
+#define store16(pointer, value) ({ lanes stored = (value); memcpy((pointer), &stored, 64); })
+
+/// IEEE half to single without the compiler's run-time library.
+static ALWAYS_INLINE float half_to_float(uint16_t half) {
+  const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+  const uint32_t rest = half & 0x7fff;
+  uint32_t bits;
+  if (rest >= 0x7c00) {
+    bits = sign | 0x7f800000 | (rest & 0x3ff) << 13;
+  } else if (rest >= 0x400) {
+    bits = sign | ((rest << 13) + (112u << 23));
+  } else {
+    float magnitude = (float)rest * 0x1p-24f;
+    memcpy(&bits, &magnitude, 4);
+    bits |= sign;
+  }
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+/// IEEE single to half, rounding to nearest even.
+static uint16_t float_to_half(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+  uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00;
+  if (magnitude >= 0x477ff000) return sign | 0x7c00;
+  if (magnitude < 0x38800000) {  // subnormal half: let the adder round at 2^-24
+    float shifted;
+    memcpy(&shifted, &magnitude, 4);
+    shifted += 0.5f;
+    memcpy(&magnitude, &shifted, 4);
+    return sign | (uint16_t)(magnitude - 0x3f000000);
+  }
+  magnitude += 0xfff + (magnitude >> 13 & 1);
+  return sign | (uint16_t)((magnitude - (112u << 23)) >> 13);
+}
+
+#define SET(name) name##_portable
+static ALWAYS_INLINE lanes load_half16_portable(const uint16_t *source) {
+  lanes result;
+  for (int i = 0; i < 16; i++) result[i] = half_to_float(source[i]);
+  return result;
+}
+#define LOAD_HALF16 load_half16_portable
+#include "elementwise_body.h"
+#undef LOAD_HALF16
+#undef SET
+
+#if defined(__x86_64__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+static ALWAYS_INLINE lanes load_half16_avx2(const uint16_t *source) {
+  union { lanes all; __m256 half[2]; } result;
+  result.half[0] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)source));
+  result.half[1] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(source + 8)));
+  return result.all;
+}
+#define SET(name) name##_avx2
+#define LOAD_HALF16 load_half16_avx2
+#include "elementwise_body.h"
+#undef LOAD_HALF16
+#undef SET
+#pragma clang attribute pop
+
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c"))), apply_to = function)
+static ALWAYS_INLINE lanes load_half16_avx512(const uint16_t *source) {
+  return (lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)source));
+}
+#define SET(name) name##_avx512
+#define LOAD_HALF16 load_half16_avx512
+#include "elementwise_body.h"
+#undef LOAD_HALF16
+#undef SET
+#pragma clang attribute pop
+
+#define DISPATCH(set, name, ...)                                  \
+  switch (set) {                                                  \
+    case CKernelsAVX512: name##_avx512(__VA_ARGS__); return;      \
+    case CKernelsAVX2: name##_avx2(__VA_ARGS__); return;          \
+    case CKernelsPortable: name##_portable(__VA_ARGS__); return;  \
+  }
+#else
+#define DISPATCH(set, name, ...) (void)set; name##_portable(__VA_ARGS__)
+#endif
+
+void ckernels_rms_norm(
+    ckernels_set set, const float *x, const float *weight, float *out, size_t n, float epsilon) {
+  DISPATCH(set, rms_norm, x, weight, out, n, epsilon)
+}
+
+void ckernels_silu_multiply(
+    ckernels_set set, const float *gate, const float *up, float *out, size_t n) {
+  DISPATCH(set, silu_multiply, gate, up, out, n)
+}
+
+void ckernels_softmax(ckernels_set set, float *x, size_t n) {
+  if (n == 0) return;
+  DISPATCH(set, softmax, x, n)
+}
+
+void ckernels_attention(
+    ckernels_set set, bool half, const float *q, const void *k, const void *v, size_t positions,
+    size_t dimension, float scale, float *scores, float *out) {
+  if (half) {
+    DISPATCH(set, attention_half, q, k, v, positions, dimension, scale, scores, out)
+  } else {
+    DISPATCH(set, attention_float, q, k, v, positions, dimension, scale, scores, out)
+  }
+}
+
+void ckernels_store_half(const float *x, uint16_t *out, size_t n) {
+  for (size_t i = 0; i < n; i++) out[i] = float_to_half(x[i]);
+}
+
+void ckernels_rope(float *x, const float *cosines, const float *sines, size_t dimension) {
+  const size_t half = dimension / 2;
+  for (size_t i = 0; i < half; i++) {
+    const float a = x[i], b = x[i + half];
+    x[i] = a * cosines[i] - b * sines[i];
+    x[i + half] = b * cosines[i] + a * sines[i];
+  }
+}
+
+void ckernels_add(const float *x, float *out, size_t n) {
+  for (size_t i = 0; i < n; i++) out[i] += x[i];
+}
+
+void ckernels_add_scaled(const float *x, float scale, float *out, size_t n) {
+  for (size_t i = 0; i < n; i++) out[i] = fmaf(x[i], scale, out[i]);
+}
+
+void ckernels_clamp(float *x, size_t n, float limit) {
+  for (size_t i = 0; i < n; i++) x[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i];
+}

@@ -1,0 +1,152 @@
+// The float kernels between the matrix products, written once over 16-lane vectors and compiled
+// once per instruction set: elementwise.c includes this file in one section per set, with SET(name)
+// naming the section's copy and LOAD_HALF16 its half-precision load.
+//
+// Reductions keep 16 partial sums and add them in one fixed order, so a result never depends on how
+// tokens, heads or rows were handed to threads.
+
+static ALWAYS_INLINE float SET(sum16)(lanes v) {
+  float s[8];
+  for (int i = 0; i < 8; i++) s[i] = v[i] + v[i + 8];
+  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+/// e^x to about 2 ulp: x = n ln2 + r, a degree-6 polynomial in r, then 2^n by its exponent bits
+/// (the scheme of Cephes' expf).
+static ALWAYS_INLINE lanes SET(exp16)(lanes x) {
+  const lanes low = (lanes){} - 87.0f, high = (lanes){} + 88.0f;
+  x = __builtin_elementwise_min(__builtin_elementwise_max(x, low), high);
+  const lanes round = (lanes){} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  lanes shifted = x * 1.44269504f + round;
+  lanes n = shifted - round;
+  lanes r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  lanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  integers exponent = ((integers)shifted - (integers)round + 127) << 23;
+  return p * (lanes)exponent;
+}
+
+static void SET(rms_norm)(const float *x, const float *weight, float *out, size_t n, float epsilon) {
+  lanes sums = {};
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    lanes v = load16(x + i);
+    sums += v * v;
+  }
+  float sum = SET(sum16)(sums);
+  for (; i < n; i++) sum += x[i] * x[i];
+  const float scale = 1.0f / sqrtf(sum / (float)n + epsilon);
+  for (i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+}
+
+static void SET(silu_multiply)(const float *gate, const float *up, float *out, size_t n) {
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    lanes g = load16(gate + i);
+    lanes value = g / (SET(exp16)(-g) + 1.0f) * load16(up + i);
+    store16(out + i, value);
+  }
+  if (i < n) {
+    float g[16] = {0}, u[16] = {0}, o[16];
+    memcpy(g, gate + i, (n - i) * sizeof(float));
+    memcpy(u, up + i, (n - i) * sizeof(float));
+    lanes v = load16(g);
+    store16(o, v / (SET(exp16)(-v) + 1.0f) * load16(u));
+    memcpy(out + i, o, (n - i) * sizeof(float));
+  }
+}
+
+static void SET(softmax)(float *x, size_t n) {
+  float maximum = x[0];
+  for (size_t i = 1; i < n; i++) maximum = x[i] > maximum ? x[i] : maximum;
+  lanes sums = {};
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    lanes e = SET(exp16)(load16(x + i) - maximum);
+    store16(x + i, e);
+    sums += e;
+  }
+  float sum = 0;
+  if (i < n) {
+    float tail[16];
+    for (size_t j = 0; j < 16; j++) tail[j] = i + j < n ? x[i + j] - maximum : -1000.0f;
+    store16(tail, SET(exp16)(load16(tail)));
+    for (size_t j = 0; i + j < n; j++) {
+      x[i + j] = tail[j];
+      sum += tail[j];
+    }
+  }
+  sum += SET(sum16)(sums);
+  const float scale = 1.0f / sum;
+  for (i = 0; i < n; i++) x[i] *= scale;
+}
+
+static ALWAYS_INLINE lanes SET(load_cache)(const void *base, size_t index, bool half) {
+  return half ? LOAD_HALF16((const uint16_t *)base + index) : load16((const float *)base + index);
+}
+
+static ALWAYS_INLINE float SET(load_cache_one)(const void *base, size_t index, bool half) {
+  return half ? half_to_float(((const uint16_t *)base)[index]) : ((const float *)base)[index];
+}
+
+static ALWAYS_INLINE void SET(attend)(
+    const float *q, const void *k, const void *v, bool half, size_t positions, size_t dimension,
+    float scale, float *scores, float *out) {
+  const size_t vectored = dimension & ~(size_t)15;
+  for (size_t p = 0; p < positions; p++) {
+    const size_t row = p * dimension;
+    lanes sums = {};
+    for (size_t d = 0; d < vectored; d += 16)
+      sums += load16(q + d) * SET(load_cache)(k, row + d, half);
+    float score = SET(sum16)(sums);
+    for (size_t d = vectored; d < dimension; d++)
+      score += q[d] * SET(load_cache_one)(k, row + d, half);
+    scores[p] = score * scale;
+  }
+  SET(softmax)(scores, positions);
+  size_t d = 0;
+  for (; d + 64 <= dimension; d += 64) {
+    lanes a0 = {}, a1 = {}, a2 = {}, a3 = {};
+    for (size_t p = 0; p < positions; p++) {
+      const size_t at = p * dimension + d;
+      const lanes weight = (lanes){} + scores[p];
+      a0 += weight * SET(load_cache)(v, at, half);
+      a1 += weight * SET(load_cache)(v, at + 16, half);
+      a2 += weight * SET(load_cache)(v, at + 32, half);
+      a3 += weight * SET(load_cache)(v, at + 48, half);
+    }
+    store16(out + d, a0);
+    store16(out + d + 16, a1);
+    store16(out + d + 32, a2);
+    store16(out + d + 48, a3);
+  }
+  for (; d + 16 <= dimension; d += 16) {
+    lanes sum = {};
+    for (size_t p = 0; p < positions; p++)
+      sum += SET(load_cache)(v, p * dimension + d, half) * scores[p];
+    store16(out + d, sum);
+  }
+  for (; d < dimension; d++) {
+    float sum = 0;
+    for (size_t p = 0; p < positions; p++)
+      sum += SET(load_cache_one)(v, p * dimension + d, half) * scores[p];
+    out[d] = sum;
+  }
+}
+
+static void SET(attention_half)(
+    const float *q, const void *k, const void *v, size_t positions, size_t dimension, float scale,
+    float *scores, float *out) {
+  SET(attend)(q, k, v, true, positions, dimension, scale, scores, out);
+}
+
+static void SET(attention_float)(
+    const float *q, const void *k, const void *v, size_t positions, size_t dimension, float scale,
+    float *scores, float *out) {
+  SET(attend)(q, k, v, false, positions, dimension, scale, scores, out);
+}

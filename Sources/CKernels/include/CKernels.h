@@ -1,0 +1,82 @@
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/// An instruction set the kernels are written for; a larger value needs a newer processor.
+typedef enum __attribute__((enum_extensibility(closed))) : uint32_t {
+  /// Plain C, on any processor: the reference the other sets are tested against.
+  CKernelsPortable = 0,
+  /// AVX2, FMA and F16C.
+  CKernelsAVX2 = 1,
+  /// AVX-512 F, BW, VL, DQ and VNNI, on top of the above.
+  CKernelsAVX512 = 2,
+} ckernels_set;
+
+/// The largest set that the running processor and operating system offer.
+ckernels_set ckernels_best_set(void);
+
+/// Whether the kernels take weights of GGML type id `type`:
+/// F32 0, F16 1, Q4_0 2, Q4_1 3, Q5_0 6, Q5_1 7, Q8_0 8, Q4_K 12, Q5_K 13, Q6_K 14, BF16 30.
+bool ckernels_supports(uint32_t type);
+
+/// Bytes of one activation row for weights of `type`, a multiple of 64; 0 if `type` is unsupported.
+///
+/// Float weights (F32, F16, BF16) take the f32 activations themselves. All quantized weights take
+/// the one format that `ckernels_quantize_activations` writes.
+size_t ckernels_activation_bytes(uint32_t type, size_t columns);
+
+/// Quantizes `columns` (a multiple of 32) activations: int8 q[columns], then for each 32 values a
+/// float scale = max|x| / 127, then for each 16 values the int16 sum of their q.
+///
+/// Every set writes the same bits. q is in -127...127, rounded half to even. A block whose scale
+/// would be subnormal is written as zeros; a block with a NaN or an infinity gets scale NaN and
+/// q = 0, so that every product of the row is NaN too.
+void ckernels_quantize_activations(
+    ckernels_set set, const float *_Nonnull x, void *_Nonnull row, size_t columns);
+
+/// outs[t][r] = dot(row r of `weights`, acts[t]) for r in row_begin..<row_end, t in 0..<tokens.
+///
+/// Rows are contiguous blocks of `type`; `weights` may have any alignment, and acts[t] too.
+/// `columns` is a multiple of the block size. The bits of outs[t][r] depend on the set, on row r
+/// and on acts[t] alone, never on the row range or on the number of tokens.
+void ckernels_matmul(
+    ckernels_set set, uint32_t type, const void *_Nonnull weights, size_t columns,
+    size_t row_begin, size_t row_end, const void *_Nonnull const *_Nonnull acts,
+    float *_Nonnull const *_Nonnull outs, size_t tokens);
+
+/// Expands `count` values (whole blocks, any alignment) to f32, with the bits that
+/// `gguf.quants.dequantize` of the Python package gguf gives.
+void ckernels_dequantize(
+    uint32_t type, const void *_Nonnull blocks, float *_Nonnull out, size_t count);
+
+// Float kernels between the matrix products (elementwise.c).
+
+/// out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]; `out` may be `x`.
+void ckernels_rms_norm(
+    ckernels_set set, const float *_Nonnull x, const float *_Nonnull weight, float *_Nonnull out,
+    size_t n, float epsilon);
+/// out[i] = silu(gate[i]) * up[i]; `out` may be either input.
+void ckernels_silu_multiply(
+    ckernels_set set, const float *_Nonnull gate, const float *_Nonnull up, float *_Nonnull out,
+    size_t n);
+/// Softmax in place.
+void ckernels_softmax(ckernels_set set, float *_Nonnull x, size_t n);
+/// Attention of one query head: out[d] = sum_p softmax(q.k_p * scale)_p v_p[d], over rows k, v
+/// [positions, dimension] in half (`half`) or single precision. `scores` is scratch, [positions].
+void ckernels_attention(
+    ckernels_set set, bool half, const float *_Nonnull q, const void *_Nonnull k,
+    const void *_Nonnull v, size_t positions, size_t dimension, float scale,
+    float *_Nonnull scores, float *_Nonnull out);
+/// Rounds n floats to IEEE half precision, to nearest even.
+void ckernels_store_half(const float *_Nonnull x, uint16_t *_Nonnull out, size_t n);
+/// Rotates the pairs (i, i + dimension / 2) of one head: RoPE in the GPT-NeoX layout.
+void ckernels_rope(
+    float *_Nonnull x, const float *_Nonnull cosines, const float *_Nonnull sines,
+    size_t dimension);
+/// out[i] += x[i].
+void ckernels_add(const float *_Nonnull x, float *_Nonnull out, size_t n);
+/// out[i] += x[i] * scale, in one rounding.
+void ckernels_add_scaled(const float *_Nonnull x, float scale, float *_Nonnull out, size_t n);
+/// Clamps to [-limit, limit].
+void ckernels_clamp(float *_Nonnull x, size_t n, float limit);

@@ -1,0 +1,49 @@
+// What the kernel files of this target share with the dispatch table.
+#pragma once
+#include "CKernels.h"
+
+#define HIDDEN __attribute__((visibility("hidden")))
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/// One matrix product; `ckernels_matmul` has the meaning of the parameters.
+typedef struct {
+  const uint8_t *weights;
+  size_t columns;
+  size_t row_begin, row_end;
+  const void *const *acts;
+  float *const *outs;
+  size_t tokens;
+} matmul_task;
+
+typedef void (*matmul_function)(const matmul_task *task);
+
+/// Row-block size in bytes: a block of weight rows stays in the second-level cache while the
+/// tiles of tokens pass over it, so a prefill reads the weights from memory once.
+enum { ROW_BLOCK_BYTES = 1 << 17 };
+
+static inline size_t rows_per_block(size_t row_bytes) {
+  const size_t rows = row_bytes ? ROW_BLOCK_BYTES / row_bytes : 1;
+  return rows ? rows : 1;
+}
+
+/// Declares one kernel per set for a type.
+#define DECLARE_KERNELS(NAME)                                     \
+  HIDDEN void ckernels_matmul_portable_##NAME(const matmul_task *); \
+  HIDDEN void ckernels_matmul_avx2_##NAME(const matmul_task *);     \
+  HIDDEN void ckernels_matmul_avx512_##NAME(const matmul_task *);
+
+DECLARE_KERNELS(f32)
+DECLARE_KERNELS(f16)
+DECLARE_KERNELS(bf16)
+DECLARE_KERNELS(q4_0)
+DECLARE_KERNELS(q4_1)
+DECLARE_KERNELS(q5_0)
+DECLARE_KERNELS(q5_1)
+DECLARE_KERNELS(q8_0)
+DECLARE_KERNELS(q4_k)
+DECLARE_KERNELS(q5_k)
+DECLARE_KERNELS(q6_k)
+
+HIDDEN void ckernels_quantize_portable(const float *x, void *row, size_t columns);
+HIDDEN void ckernels_quantize_avx2(const float *x, void *row, size_t columns);
+HIDDEN void ckernels_quantize_avx512(const float *x, void *row, size_t columns);

@@ -1,0 +1,156 @@
+internal import Glibc
+
+/// A GGUF checkpoint, one file or split over several: its metadata and where each tensor lies.
+///
+/// Only headers are read. Everything here has been checked against the files: tensors lie within
+/// them, aligned, whole and apart from each other.
+package struct Checkpoint: MetadataSource, Sendable {
+  /// A file of a checkpoint.
+  package struct File: Sendable, Hashable {
+    package let path: String
+    package let byteCount: UInt64
+  }
+
+  /// The path that was opened; of a split checkpoint, any of its files.
+  package let path: String
+  /// The files, in the order of the split.
+  package let files: [File]
+  /// The bytes of all files.
+  package let byteCount: UInt64
+  /// The GGUF version of the first file.
+  package let version: UInt32
+  /// The metadata of all files; `split.no` and `general.alignment` are the first file's.
+  package let metadata: [String: MetadataValue]
+  /// The tensors by name.
+  package let tensors: [String: TensorInfo]
+  /// The names of the tensors, by file and offset.
+  package let tensorOrder: [String]
+
+  /// Reads the headers of the checkpoint at `path`; any file of a split one finds the others.
+  /// - Throws: `CheckpointError` for a file that cannot be read or breaks the format's rules.
+  package static func open(_ path: String) throws(CheckpointError) -> Checkpoint {
+    let opened = try GGUFHeader(path: path, file: 0)
+    guard let split = try Split(opened), split.count > 1 else {
+      return try Checkpoint(path: path, headers: [opened])
+    }
+    let name = try split.shardName(of: opened)
+    var headers: [GGUFHeader] = []
+    for index in 0..<split.count {
+      let sibling = ShardName(prefix: name.prefix, number: index + 1, count: split.count)
+      headers.append(
+        try shard(at: sibling.path, index: index, count: split.count, openedFrom: path))
+    }
+    let tensorCount = headers.reduce(0) { $0 + $1.tensors.count }
+    for header in headers {
+      let found = try header.integer(GGUFFormat.splitTensorCountKey)
+      guard found == tensorCount else {
+        throw .splitMismatch(
+          path: header.path, key: GGUFFormat.splitTensorCountKey, found: found,
+          expected: tensorCount)
+      }
+    }
+    return try Checkpoint(path: path, headers: headers)
+  }
+
+  private init(path: String, headers: [GGUFHeader]) throws(CheckpointError) {
+    var tensors: [String: TensorInfo] = [:]
+    var order: [String] = []
+    var metadata = headers[0].metadata
+    for header in headers {
+      for info in header.tensors.sorted(by: { $0.offset < $1.offset }) {
+        guard tensors.updateValue(info, forKey: info.name) == nil else {
+          throw .duplicateTensor(path: header.path, tensor: info.name)
+        }
+        order.append(info.name)
+      }
+    }
+    // Only the first file of a split carries the model's metadata, but others may repeat it.
+    let own: Set = [GGUFFormat.splitIndexKey, GGUFFormat.alignmentKey]
+    for header in headers.dropFirst() {
+      for (key, value) in header.metadata where !own.contains(key) {
+        if let first = metadata[key], first != value {
+          throw .conflictingMetadata(path: header.path, key: key, firstPath: headers[0].path)
+        }
+        metadata[key] = value
+      }
+    }
+    // So that sums of tensors' bytes cannot overflow: sparse files may claim any size.
+    var total = 0
+    for header in headers {
+      let (sum, overflow) = total.addingReportingOverflow(Int(clamping: header.fileByteCount))
+      guard !overflow else { throw .checkpointTooLarge(path: path) }
+      total = sum
+    }
+    byteCount = UInt64(total)
+    self.path = path
+    files = headers.map { File(path: $0.path, byteCount: $0.fileByteCount) }
+    version = headers[0].version
+    self.metadata = metadata
+    self.tensors = tensors
+    tensorOrder = order
+  }
+
+  /// The tensor of that name.
+  /// - Throws: `CheckpointError.missingTensor`.
+  package func tensor(_ name: String) throws(CheckpointError) -> TensorInfo {
+    guard let info = tensors[name] else { throw .missingTensor(path: path, tensor: name) }
+    return info
+  }
+
+  private static func shard(
+    at path: String, index: Int, count: Int, openedFrom origin: String
+  ) throws(CheckpointError) -> GGUFHeader {
+    let header: GGUFHeader
+    do throws(CheckpointError) {
+      header = try GGUFHeader(path: path, file: index)
+    } catch .system(_, path, ENOENT) {
+      throw .missingShard(path: path, openedFrom: origin)
+    }
+    let split = try Split(header)
+    guard split?.count == count else {
+      throw .splitMismatch(
+        path: path, key: GGUFFormat.splitCountKey, found: split?.count ?? 0, expected: count)
+    }
+    guard split?.index == index else {
+      throw .splitMismatch(
+        path: path, key: GGUFFormat.splitIndexKey, found: split?.index ?? 0, expected: index)
+    }
+    return header
+  }
+}
+
+/// What a file says of the split it belongs to.
+private struct Split {
+  /// Counted from zero.
+  let index: Int
+  let count: Int
+
+  /// Nil if the file is not part of a split.
+  init?(_ header: GGUFHeader) throws(CheckpointError) {
+    guard header.metadata[GGUFFormat.splitCountKey] != nil else { return nil }
+    count = try header.integer(GGUFFormat.splitCountKey)
+    // The key is a uint16, and a name has five digits.
+    guard (1...65_535).contains(count) else {
+      throw .invalidValue(
+        path: header.path, key: GGUFFormat.splitCountKey, found: "\(count)",
+        expected: "1 to 65535")
+    }
+    index = try header.integer(GGUFFormat.splitIndexKey)
+    guard (0..<count).contains(index) else {
+      throw .invalidValue(
+        path: header.path, key: GGUFFormat.splitIndexKey, found: "\(index)",
+        expected: "0 to \(count - 1)")
+    }
+  }
+
+  /// The parts of the file's name, which must agree with its metadata.
+  func shardName(of header: GGUFHeader) throws(CheckpointError) -> ShardName {
+    let expected = ShardName(prefix: "", number: index + 1, count: count)
+    guard let name = ShardName(path: header.path), name.number == expected.number,
+      name.count == expected.count
+    else {
+      throw .invalidSplitName(path: header.path, expected: expected.suffix)
+    }
+    return name
+  }
+}

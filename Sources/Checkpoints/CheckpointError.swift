@@ -1,0 +1,194 @@
+internal import Glibc
+package import Tensors
+
+/// Why a checkpoint cannot be read, understood or written.
+package enum CheckpointError: Error, Hashable, Sendable {
+  // MARK: Files
+
+  /// A system call failed; `errno` is its code.
+  case system(operation: String, path: String, errno: Int32)
+  case notRegularFile(path: String)
+  case insufficientSpace(path: String, needed: UInt64, available: UInt64)
+
+  // MARK: The header of a GGUF file
+
+  case invalidMagic(path: String, found: [UInt8])
+  case bigEndian(path: String)
+  case unsupportedVersion(path: String, found: UInt32)
+  /// The file ends inside `item`, which begins at byte `offset`.
+  case truncated(path: String, item: String, offset: UInt64, needed: UInt64, available: UInt64)
+  /// A count or length that the rest of the file cannot hold.
+  case countExceedsFile(path: String, item: String, found: UInt64, available: UInt64)
+  case countExceedsLimit(path: String, item: String, found: UInt64, limit: UInt64)
+  case headerTooLarge(path: String, item: String, limit: UInt64)
+  case invalidLength(path: String, item: String, found: UInt64, minimum: Int, maximum: Int)
+  case invalidUTF8(path: String, item: String)
+  case duplicateKey(path: String, key: String)
+  case unknownMetadataType(path: String, key: String, found: UInt32)
+  case invalidBool(path: String, key: String, found: UInt8)
+  case nestingTooDeep(path: String, key: String, limit: Int)
+  case invalidAlignment(path: String, found: UInt64)
+
+  // MARK: Tensors of a GGUF file
+
+  case duplicateTensor(path: String, tensor: String)
+  case unknownElementType(path: String, tensor: String, found: UInt32)
+  case invalidDimensionCount(path: String, tensor: String, found: UInt32)
+  /// A dimension of zero or beyond what a process can address.
+  case invalidDimension(path: String, tensor: String, axis: Int, found: UInt64)
+  case tensorTooLarge(path: String, tensor: String, shape: [Int])
+  case partialBlock(path: String, tensor: String, type: ElementType, rowLength: Int)
+  case misalignedTensor(path: String, tensor: String, offset: UInt64, alignment: UInt64)
+  case tensorOutOfRange(
+    path: String, tensor: String, offset: UInt64, byteCount: Int, fileByteCount: UInt64)
+  case overlappingTensors(path: String, first: String, second: String)
+
+  // MARK: Split checkpoints
+
+  case missingShard(path: String, openedFrom: String)
+  case checkpointTooLarge(path: String)
+  case invalidSplitName(path: String, expected: String)
+  case splitMismatch(path: String, key: String, found: Int, expected: Int)
+  case conflictingMetadata(path: String, key: String, firstPath: String)
+
+  // MARK: Metadata and model
+
+  case missingKey(path: String, key: String, expected: String)
+  case wrongType(path: String, key: String, found: String, expected: String)
+  case invalidValue(path: String, key: String, found: String, expected: String)
+  case unsupportedArchitecture(path: String, found: String, supported: [String])
+  case missingTensor(path: String, tensor: String)
+  case unsupportedTensor(path: String, tensor: String)
+  case wrongShape(path: String, tensor: String, found: [Int], expected: [Int])
+  case unsupportedElementType(
+    path: String, tensor: String, found: ElementType, supported: [ElementType])
+
+  // MARK: Writing
+
+  /// More data than the tensor has, or the file finished before all of it.
+  case wrongDataSize(path: String, tensor: String, found: Int, expected: Int)
+  /// Data appended after that of the last tensor.
+  case excessData(path: String, byteCount: Int)
+}
+
+extension CheckpointError: CustomStringConvertible {
+  /// A sentence that names the file, what was found and what was expected.
+  package var description: String {
+    fileDescription ?? headerDescription ?? tensorDescription ?? modelDescription
+  }
+
+  private var fileDescription: String? {
+    switch self {
+    case .system(let operation, let path, let code):
+      "'\(path)': cannot \(operation): \(String(cString: strerror(code))) (errno \(code))"
+    case .notRegularFile(let path):
+      "'\(path)' is not a regular file"
+    case .insufficientSpace(let path, let needed, let available):
+      "'\(path)' needs \(needed) bytes, but its file system has only \(available) bytes free"
+    case .missingShard(let path, let origin):
+      "'\(path)' is missing; the split checkpoint opened as '\(origin)' needs it"
+    case .checkpointTooLarge(let path):
+      "the files of '\(path)' together exceed \(Int.max) bytes"
+    case .invalidSplitName(let path, let expected):
+      "'\(path)' is part of a split checkpoint, so its name must end in '\(expected)'"
+    case .splitMismatch(let path, let key, let found, let expected):
+      "'\(path)': '\(key)' is \(found), expected \(expected)"
+    case .conflictingMetadata(let path, let key, let first):
+      "'\(path)': '\(key)' differs from its value in '\(first)' of the same checkpoint"
+    case .wrongDataSize(let path, let tensor, let found, let expected):
+      "'\(path)': tensor '\(tensor)' was given \(found) bytes of data, expected \(expected)"
+    case .excessData(let path, let byteCount):
+      "'\(path)': \(byteCount) bytes of data after the last tensor, expected none"
+    default: nil
+    }
+  }
+
+  private var headerDescription: String? {
+    switch self {
+    case .invalidMagic(let path, let found):
+      "'\(path)' is not a GGUF file: it begins with bytes \(found), expected "
+        + "\(GGUFFormat.magic) ('GGUF')"
+    case .bigEndian(let path):
+      "'\(path)' is a big-endian GGUF file, expected little-endian"
+    case .unsupportedVersion(let path, let found):
+      "'\(path)' is of GGUF version \(found), expected 2 or 3"
+    case .truncated(let path, let item, let offset, let needed, let available):
+      "'\(path)' is truncated: \(item) at byte \(offset) needs \(needed) bytes, but the file has "
+        + "\(available) more"
+    case .countExceedsFile(let path, let item, let found, let available):
+      "'\(path)': \(item) is \(found), which cannot fit in the \(available) bytes left of the file"
+    case .countExceedsLimit(let path, let item, let found, let limit):
+      "'\(path)': \(item) is \(found), expected at most \(limit)"
+    case .headerTooLarge(let path, let item, let limit):
+      "'\(path)': the header reaches past \(limit) bytes in \(item), the most that is accepted"
+    case .invalidLength(let path, let item, let found, let minimum, let maximum):
+      "'\(path)': \(item) has \(found) bytes, expected \(minimum) to \(maximum)"
+    case .invalidUTF8(let path, let item):
+      "'\(path)': \(item) is not valid UTF-8"
+    case .duplicateKey(let path, let key):
+      "'\(path)': metadata key '\(key)' occurs twice, expected once"
+    case .unknownMetadataType(let path, let key, let found):
+      "'\(path)': '\(key)' has the unknown value type \(found), expected 0 to 12"
+    case .invalidBool(let path, let key, let found):
+      "'\(path)': '\(key)' holds a bool stored as \(found), expected 0 or 1"
+    case .nestingTooDeep(let path, let key, let limit):
+      "'\(path)': '\(key)' nests arrays deeper than \(limit) levels, the most that is accepted"
+    case .invalidAlignment(let path, let found):
+      "'\(path)': '\(GGUFFormat.alignmentKey)' is \(found), expected a power of two from "
+        + "\(GGUFLimits.minimumAlignment) to \(GGUFLimits.maximumAlignment)"
+    default: nil
+    }
+  }
+
+  private var tensorDescription: String? {
+    switch self {
+    case .duplicateTensor(let path, let tensor):
+      "'\(path)': tensor '\(tensor)' occurs twice, expected once"
+    case .unknownElementType(let path, let tensor, let found):
+      "'\(path)': tensor '\(tensor)' has the unknown element type \(found)"
+    case .invalidDimensionCount(let path, let tensor, let found):
+      "'\(path)': tensor '\(tensor)' has \(found) dimensions, expected 1 to "
+        + "\(GGUFLimits.maximumDimensionCount)"
+    case .invalidDimension(let path, let tensor, let axis, let found):
+      "'\(path)': dimension \(axis) of tensor '\(tensor)' is \(found), expected 1 to \(Int.max)"
+    case .tensorTooLarge(let path, let tensor, let shape):
+      "'\(path)': tensor '\(tensor)' of shape \(shape) exceeds \(Int.max) bytes"
+    case .partialBlock(let path, let tensor, let type, let rowLength):
+      "'\(path)': rows of tensor '\(tensor)' have \(rowLength) values, expected a multiple of "
+        + "\(type.blockSize), the block of \(type.name)"
+    case .misalignedTensor(let path, let tensor, let offset, let alignment):
+      "'\(path)': tensor '\(tensor)' is at offset \(offset), expected a multiple of \(alignment)"
+    case .tensorOutOfRange(let path, let tensor, let offset, let byteCount, let fileByteCount):
+      "'\(path)': tensor '\(tensor)' takes \(byteCount) bytes from offset \(offset) of the data, "
+        + "beyond the \(fileByteCount) bytes of the file"
+    case .overlappingTensors(let path, let first, let second):
+      "'\(path)': tensors '\(first)' and '\(second)' overlap"
+    default: nil
+    }
+  }
+
+  private var modelDescription: String {
+    switch self {
+    case .missingKey(let path, let key, let expected):
+      "'\(path)': metadata key '\(key)' is missing, expected \(expected)"
+    case .wrongType(let path, let key, let found, let expected):
+      "'\(path)': '\(key)' is of type \(found), expected \(expected)"
+    case .invalidValue(let path, let key, let found, let expected):
+      "'\(path)': '\(key)' is \(found), expected \(expected)"
+    case .unsupportedArchitecture(let path, let found, let supported):
+      "'\(path)' has architecture '\(found)', which is not supported; supported are "
+        + supported.joined(separator: ", ")
+    case .missingTensor(let path, let tensor):
+      "'\(path)': tensor '\(tensor)' is missing"
+    case .unsupportedTensor(let path, let tensor):
+      "'\(path)': tensor '\(tensor)' is not supported: the model would be wrong without it"
+    case .wrongShape(let path, let tensor, let found, let expected):
+      "'\(path)': tensor '\(tensor)' has shape \(found), expected \(expected)"
+    case .unsupportedElementType(let path, let tensor, let found, let supported):
+      "'\(path)': tensor '\(tensor)' is stored as \(found.name), expected one of "
+        + supported.map(\.name).joined(separator: ", ")
+    default:
+      preconditionFailure("every case of CheckpointError has its sentence")
+    }
+  }
+}

@@ -1,0 +1,181 @@
+/// The architectures that can be run. Both are decoders whose every layer has attention with
+/// grouped heads, rotary positions and normalised queries and keys, then a mixture of experts.
+package enum Architecture: String, CaseIterable, Sendable {
+  case olmoe, qwen3moe
+}
+
+/// What the RMS norm of queries and keys runs over.
+package enum QueryKeyNorm: Sendable, Equatable {
+  /// The whole projection, all heads together (OLMoE).
+  case projection
+  /// Each head by itself (Qwen3).
+  case head
+}
+
+/// How rotary angles are changed for contexts longer than those of the first training.
+package enum RopeScaling: Sendable, Equatable {
+  case none
+  /// Positions are divided by the factor.
+  case linear(factor: Float)
+  case yarn(YarnScaling)
+}
+
+/// The parameters of YaRN (arXiv 2309.00071).
+package struct YarnScaling: Sendable, Equatable {
+  /// The context grows by this factor.
+  package let factor: Float
+  /// The context of the first training, in tokens.
+  package let originalContext: Int
+  /// How much of the interpolation is undone for pairs that turn often: 1 is the paper's.
+  package let extrapolationFactor: Float
+  /// A factor on the attention temperature of the paper.
+  package let attentionFactor: Float
+  /// Pairs that turn more often than this over the original context keep their frequency.
+  package let betaFast: Float
+  /// Pairs that turn less often than this are fully interpolated.
+  package let betaSlow: Float
+}
+
+/// The numbers of a model, as its checkpoint's metadata states them.
+package struct ModelDescription: Sendable, Equatable {
+  package let architecture: Architecture
+  /// `general.name`, or the architecture's name without one.
+  package let name: String
+  package let layerCount: Int
+  /// Values of a hidden state.
+  package let hiddenSize: Int
+  /// Tokens of the vocabulary.
+  package let vocabularySize: Int
+  /// Query heads.
+  package let headCount: Int
+  /// Key and value heads; each serves `headCount / kvHeadCount` query heads.
+  package let kvHeadCount: Int
+  /// Values of a head, all of which are rotated.
+  package let headDimension: Int
+  /// Routed experts of a layer.
+  package let expertCount: Int
+  /// Experts each token is routed to.
+  package let expertsPerToken: Int
+  /// Rows of an expert's gate and up projections.
+  package let expertFeedForwardSize: Int
+  /// Tokens of the longest context the model was made for.
+  package let contextLength: Int
+  package let ropeBase: Float
+  package let ropeScaling: RopeScaling
+  /// Added to the mean square in every RMS norm.
+  package let rmsEpsilon: Float
+  /// Whether the gate weights of the chosen experts are divided by their sum.
+  package let normalizeTopK: Bool
+  /// The absolute value to which queries, keys and values are clamped, if any.
+  package let qkvClamp: Float?
+  package let queryKeyNorm: QueryKeyNorm
+  /// Whether the output projection is the token embedding.
+  package let tiedOutput: Bool
+
+  /// Reads and checks the description of the model in `checkpoint`.
+  /// - Throws: `CheckpointError` naming the key and what it holds, if the architecture or one of
+  ///   its features is not supported or a number makes no sense.
+  package init(_ checkpoint: Checkpoint) throws(CheckpointError) {
+    let architectureName = try checkpoint.string("general.architecture")
+    guard let architecture = Architecture(rawValue: architectureName) else {
+      throw .unsupportedArchitecture(
+        path: checkpoint.path, found: architectureName,
+        supported: Architecture.allCases.map(\.rawValue))
+    }
+    let keys = ArchitectureKeys(source: checkpoint, prefix: architectureName)
+    try keys.refuseUnsupportedFeatures()
+
+    self.architecture = architecture
+    name = try checkpoint.stringIfPresent("general.name") ?? architectureName
+    layerCount = try keys.count("block_count", maximum: 4_096)
+    hiddenSize = try keys.count("embedding_length", maximum: 1 << 20)
+    vocabularySize = try Self.vocabularySize(checkpoint, keys: keys)
+    headCount = try keys.count("attention.head_count", maximum: 65_536)
+    kvHeadCount =
+      try keys.countIfPresent("attention.head_count_kv", maximum: headCount) ?? headCount
+    guard headCount % kvHeadCount == 0 else {
+      throw keys.invalid("attention.head_count_kv", "\(kvHeadCount)", "a divisor of \(headCount)")
+    }
+    headDimension = try Self.headDimension(keys, hiddenSize: hiddenSize, headCount: headCount)
+    expertCount = try keys.count("expert_count", maximum: 65_536)
+    expertsPerToken = try keys.count("expert_used_count", maximum: expertCount)
+    switch architecture {
+    case .olmoe:
+      // Its converter states the experts' size as that of the layer.
+      let own = try keys.countIfPresent("expert_feed_forward_length", maximum: 1 << 24)
+      if let own {
+        expertFeedForwardSize = own
+      } else {
+        expertFeedForwardSize = try keys.count("feed_forward_length", maximum: 1 << 24)
+      }
+      normalizeTopK = false
+      queryKeyNorm = .projection
+    case .qwen3moe:
+      expertFeedForwardSize = try keys.count("expert_feed_forward_length", maximum: 1 << 24)
+      normalizeTopK = true
+      queryKeyNorm = .head
+    }
+    // Neither architecture's graph reads this key, so a file that contradicts it is another model.
+    try keys.expect("expert_weights_norm", bool: normalizeTopK)
+    contextLength = try keys.count("context_length", maximum: 1 << 30)
+    ropeBase = try keys.positiveIfPresent("rope.freq_base") ?? 10_000
+    ropeScaling = try keys.ropeScaling(contextLength: contextLength)
+    rmsEpsilon = try keys.positive("attention.layer_norm_rms_epsilon")
+    qkvClamp = try keys.positiveIfPresent("attention.clamp_kqv")
+    tiedOutput = checkpoint.tensors["output.weight"] == nil
+  }
+
+  /// Whether `layer` is a mixture of experts: in both architectures every layer is.
+  package func isExpertLayer(_ layer: Int) -> Bool { (0..<layerCount).contains(layer) }
+
+  /// The rows of the query projection: all heads' values.
+  package var querySize: Int { headCount * headDimension }
+
+  /// The rows of the key projection, and of the value projection.
+  package var keyValueSize: Int { kvHeadCount * headDimension }
+
+  private static func vocabularySize(
+    _ checkpoint: Checkpoint, keys: ArchitectureKeys
+  ) throws(CheckpointError) -> Int {
+    let maximum = 1 << 24
+    if let size = try keys.countIfPresent("vocab_size", maximum: maximum) { return size }
+    let key = "tokenizer.ggml.tokens"
+    if let tokens = try checkpoint.stringsIfPresent(key) {
+      guard (1...maximum).contains(tokens.count) else {
+        throw .invalidValue(
+          path: checkpoint.path, key: key, found: "an array of \(tokens.count) strings",
+          expected: "1 to \(maximum)")
+      }
+      return tokens.count
+    }
+    let embedding = try checkpoint.tensor("token_embd.weight")
+    guard embedding.shape.count == 2, embedding.shape[1] <= maximum else {
+      throw .missingKey(
+        path: checkpoint.path, key: keys.name("vocab_size"),
+        expected: "an integer, as 'token_embd.weight' of shape \(embedding.shape) does not tell it")
+    }
+    return embedding.shape[1]
+  }
+
+  private static func headDimension(
+    _ keys: ArchitectureKeys, hiddenSize: Int, headCount: Int
+  ) throws(CheckpointError) -> Int {
+    let key = "attention.key_length"
+    let dimension: Int
+    if let stated = try keys.countIfPresent(key, maximum: 65_536) {
+      dimension = stated
+    } else {
+      guard hiddenSize % headCount == 0 else {
+        throw .missingKey(
+          path: keys.source.path, key: keys.name(key),
+          expected: "an integer, as \(headCount) heads do not divide \(hiddenSize) values")
+      }
+      dimension = hiddenSize / headCount
+    }
+    // Rotary embedding turns pairs of values.
+    guard dimension % 2 == 0 else { throw keys.invalid(key, "\(dimension)", "an even number") }
+    try keys.expect("attention.value_length", integer: dimension)
+    try keys.expect("rope.dimension_count", integer: dimension)
+    return dimension
+  }
+}

@@ -1,0 +1,46 @@
+package import Tensors
+
+/// What a checkpoint says of a tensor and where its bytes lie.
+package struct TensorInfo: Sendable, Hashable {
+  package let name: String
+  package let type: ElementType
+  /// The dimensions in GGML's order: the first is a row's length, and varies fastest.
+  package let shape: [Int]
+  /// The file, an index into `Checkpoint.files`.
+  package let file: Int
+  /// The offset of the first byte from the beginning of the file.
+  package let offset: UInt64
+  /// The bytes of all values.
+  package let byteCount: Int
+}
+
+/// The bytes that a tensor of this type and shape takes.
+/// - Throws: `.invalidDimensionCount`, `.invalidDimension`, `.partialBlock` or `.tensorTooLarge`.
+func tensorByteCount(
+  type: ElementType, shape: [Int], path: String, tensor: String
+) throws(CheckpointError) -> Int {
+  guard (1...GGUFLimits.maximumDimensionCount).contains(shape.count) else {
+    throw .invalidDimensionCount(
+      path: path, tensor: tensor, found: UInt32(clamping: shape.count))
+  }
+  var valueCount = 1
+  for (axis, dimension) in shape.enumerated() {
+    guard dimension > 0 else {
+      throw .invalidDimension(
+        path: path, tensor: tensor, axis: axis, found: UInt64(clamping: dimension))
+    }
+    let (product, overflow) = valueCount.multipliedReportingOverflow(by: dimension)
+    guard !overflow else {
+      throw .tensorTooLarge(path: path, tensor: tensor, shape: shape)
+    }
+    valueCount = product
+  }
+  // Blocks never cross rows, so rows must be whole blocks, not only the tensor.
+  guard shape[0] % type.blockSize == 0 else {
+    throw .partialBlock(path: path, tensor: tensor, type: type, rowLength: shape[0])
+  }
+  guard let byteCount = type.byteCount(valueCount: valueCount) else {
+    throw .tensorTooLarge(path: path, tensor: tensor, shape: shape)
+  }
+  return byteCount
+}

@@ -1,0 +1,86 @@
+internal import CLinux
+internal import Glibc
+
+/// Whether reads pass by the page cache.
+public enum DirectPolicy: String, Sendable, Codable, CaseIterable {
+  /// O_DIRECT where the file system has it, else through the page cache, with a note.
+  case auto
+  /// O_DIRECT, or an error.
+  case on
+  /// Through the page cache.
+  case off
+}
+
+/// An extent of a file, aligned outward to what the file's reads need.
+package struct AlignedSpan: Hashable, Sendable {
+  /// Where the read begins.
+  package let offset: UInt64
+  /// Bytes to read; the last block may reach past the end of the file.
+  package let byteCount: Int
+  /// Where in the read the wanted bytes begin.
+  package let lead: Int
+  /// Bytes of the read that must exist: up to the last wanted one.
+  package let requiredByteCount: Int
+}
+
+/// A regular file open for reading at any offset, from any thread.
+package final class DataFile: Sendable {
+  package let path: String
+  package let byteCount: Int
+  /// Whether reads pass by the page cache.
+  package let isDirect: Bool
+  /// What offsets, lengths and memory addresses of reads must be multiples of.
+  package let alignment: Int
+  /// Why O_DIRECT is not used though it was wished for.
+  package let fallbackReason: String?
+  let descriptor: Int32
+
+  /// - Throws: `IOError.open`, `.notRegularFile`, `.directRefused`.
+  package init(path: String, direct: DirectPolicy) throws(IOError) {
+    var reason: String?
+    var opened = Int32(-EINVAL)
+    if direct != .off {
+      opened = clinux_open_read_only(path, 1)
+      if opened == -EINVAL || opened == -EOPNOTSUPP {
+        if direct == .on { throw .directRefused(path: path, errno: -opened) }
+        reason = "'\(path)' is read through the page cache: its file system refuses O_DIRECT"
+      }
+    }
+    let isDirect = opened >= 0
+    if opened == -EINVAL || opened == -EOPNOTSUPP { opened = clinux_open_read_only(path, 0) }
+    guard opened >= 0 else { throw .open(path: path, errno: -opened) }
+    var status = stat()
+    guard fstat(opened, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+      close(opened)
+      throw .notRegularFile(path: path)
+    }
+    self.path = path
+    self.isDirect = isDirect
+    descriptor = opened
+    byteCount = Int(status.st_size)
+    alignment = isDirect ? Self.directAlignment(of: opened) : 1
+    fallbackReason = reason
+  }
+
+  deinit { close(descriptor) }
+
+  /// The kernel's word, or a page where it gives none; never less than a disk sector.
+  private static func directAlignment(of descriptor: Int32) -> Int {
+    var offsets: UInt32 = 0
+    var memory: UInt32 = 0
+    guard clinux_direct_alignment(descriptor, &offsets, &memory) == 0 else { return 4096 }
+    let larger = max(offsets, memory, 512)
+    // A slot begins on a page: a device that asks for more than that is read through its pages.
+    return larger.nonzeroBitCount == 1 && larger <= 4096 ? Int(larger) : 4096
+  }
+
+  /// The extent to read for `byteCount` bytes at `offset`, aligned outward.
+  package func span(offset: UInt64, byteCount: Int) -> AlignedSpan {
+    let unit = UInt64(alignment)
+    let start = offset / unit * unit
+    let end = (offset + UInt64(byteCount) + unit - 1) / unit * unit
+    let lead = Int(offset - start)
+    return AlignedSpan(
+      offset: start, byteCount: Int(end - start), lead: lead, requiredByteCount: lead + byteCount)
+  }
+}

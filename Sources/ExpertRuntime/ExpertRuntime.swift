@@ -1,0 +1,194 @@
+package import Checkpoints
+package import DirectIO
+package import Residency
+public import Routing
+package import Tensors
+
+/// Executes MoE layers whose experts do not all fit in memory.
+///
+/// It is given hidden states and routings and gives back weighted sums of expert outputs; it knows
+/// nothing of attention, tokens or tokenizers. Experts are kept in a pool of slots over all
+/// layers. Those missing are read while those present are computed; each of an expert's three
+/// matrices is multiplied as soon as its bytes are there. Outputs are summed in routing order, so
+/// the result is the same to the bit whatever was resident and whatever arrived first.
+///
+/// One thread at a time may use it: the one that owns its worker pool and read engine.
+public final class ExpertRuntime {
+  /// What has been done since the runtime was made.
+  public internal(set) var statistics = RuntimeStatistics()
+  /// Values of a hidden state.
+  public let hiddenSize: Int
+  /// Layers, counted over the whole model.
+  public let layerCount: Int
+  /// Experts of a layer.
+  public let expertCount: Int
+  /// The most tokens one call may carry.
+  public let tokenCapacity: Int
+  /// The division of the slot memory.
+  package let slotPlan: SlotPlan
+
+  let layout: ExpertLayout
+  let geometry: ExpertGeometry
+  let files: [DataFile]
+  let engine: any ReadEngine
+  let pool: WorkerPool
+  let kernels: Kernels
+  var cache: ExpertCache
+  var buffers: LayerBuffers
+  let batch: ProductBatch
+  /// The latest read into each slot, [slots].
+  var flights: [Flight]
+  /// The touched experts of the layer being executed, [experts].
+  var tasks: [ExpertTask]
+  var flightCount = 0
+  var busySince: UInt64 = 0
+  var firstFailure: ReadFailure?
+  private let slotMemory: Arena
+  private let slotOffsets: [Int]
+  private let scratch: Arena
+
+  /// The shape of the scratch memory; see `scratchByteCount`.
+  private static func makeBuffers(
+    layout: ExpertLayout, topK: Int, tokenCapacity: Int, kernels: Kernels,
+    cursor: inout ScratchCursor
+  ) -> LayerBuffers {
+    LayerBuffers(
+      tokenCapacity: tokenCapacity, topK: topK, expertCount: layout.expertCount,
+      hidden: layout.hiddenSize, feedForward: layout.feedForwardSize, kernels: kernels,
+      cursor: &cursor)
+  }
+
+  /// The scratch bytes for `tokenCapacity` tokens at a time.
+  package static func scratchByteCount(
+    layout: ExpertLayout, topK: Int, tokenCapacity: Int, kernels: Kernels
+  ) -> Int {
+    ScratchCursor.measure { cursor in
+      _ = makeBuffers(
+        layout: layout, topK: topK, tokenCapacity: tokenCapacity, kernels: kernels,
+        cursor: &cursor)
+    }
+  }
+
+  /// - Parameters:
+  ///   - topK: experts per token.
+  ///   - tokenCapacity: the most tokens of one call.
+  ///   - plan: the division of `slotMemory` into slots.
+  ///   - slotMemory: at least `plan.byteCount` bytes.
+  ///   - scratch: at least `scratchByteCount` bytes.
+  ///   - files: the checkpoint's files in its order, the same the engine reads.
+  package init(
+    layout: ExpertLayout, geometry: ExpertGeometry, topK: Int, tokenCapacity: Int, plan: SlotPlan,
+    slotMemory: Arena, scratch: Arena, files: [DataFile], engine: any ReadEngine,
+    pool: WorkerPool, kernels: Kernels
+  ) {
+    self.layout = layout
+    self.geometry = geometry
+    self.tokenCapacity = tokenCapacity
+    self.slotMemory = slotMemory
+    self.scratch = scratch
+    self.files = files
+    self.engine = engine
+    self.pool = pool
+    self.kernels = kernels
+    slotPlan = plan
+    hiddenSize = layout.hiddenSize
+    layerCount = layout.layerCount
+    expertCount = layout.expertCount
+    cache = ExpertCache(
+      plan: plan, expertByteCounts: geometry.slotByteCounts, expertsPerLayer: layout.expertCount)
+    var offsets: [Int] = []
+    var end = 0
+    for slot in 0..<cache.slotCount {
+      offsets.append(end)
+      end += cache.byteCount(ofSlot: slot)
+    }
+    precondition(end <= slotMemory.byteCount, "slot memory is smaller than the plan")
+    slotOffsets = offsets
+    var cursor = ScratchCursor(scratch.region(offset: 0, count: scratch.byteCount))
+    buffers = Self.makeBuffers(
+      layout: layout, topK: topK, tokenCapacity: tokenCapacity, kernels: kernels, cursor: &cursor)
+    buffers.bind(hidden: layout.hiddenSize, feedForward: layout.feedForwardSize)
+    batch = ProductBatch(kernels: kernels, pool: pool, capacity: layout.expertCount)
+    flights = Array(repeating: Flight(task: 0), count: cache.slotCount)
+    tasks = Array(repeating: ExpertTask(), count: layout.expertCount)
+  }
+
+  deinit { engine.drain() }
+
+  /// Whether there is a slot for every expert.
+  public var holdsEveryExpert: Bool { slotPlan.slotCount == layerCount * expertCount }
+
+  /// The memory of `slot`.
+  func memory(ofSlot slot: Int) -> UnsafeMutableRawPointer { slotMemory.base + slotOffsets[slot] }
+
+  /// Computes one MoE layer: output[t] = sum over k of weight[t, k] * expert[t, k](hidden[t]).
+  ///
+  /// - Parameters:
+  ///   - layer: the layer, counted over the whole model.
+  ///   - hidden: the layer's inputs, [tokens, hidden].
+  ///   - routing: the experts and weights of the same tokens.
+  ///   - output: receives the sums, [tokens, hidden].
+  /// - Throws: `RuntimeError.routing` if layer, sizes or expert ids do not fit the model,
+  ///   `RuntimeError.read` if an expert cannot be read; the runtime stays usable.
+  public func execute(
+    layer: Int, hidden: Span<Float>, routing: Routing, output: inout MutableSpan<Float>,
+    phase: Phase
+  ) throws(RuntimeError) {
+    let tokens = routing.tokenCount
+    try check(layer: layer, hidden: hidden.count, output: output.count, routing: routing)
+    hidden.withUnsafeBufferPointer { source in
+      if let base = source.baseAddress {
+        buffers.input.floats.update(from: base, count: tokens * hiddenSize)
+      }
+    }
+    let failure = output.withUnsafeMutableBufferPointer { target -> RuntimeError? in
+      guard let base = target.baseAddress else { return nil }
+      do throws(RuntimeError) {
+        try executeInput(layer: layer, routing: routing, into: base, phase: phase)
+        return nil
+      } catch {
+        return error
+      }
+    }
+    if let failure { throw failure }
+  }
+
+  /// The rows `executeInput` reads its hidden states from, [tokenCapacity, hidden]; a caller that
+  /// writes them in place saves a copy.
+  package var inputRows: ActivationRows { buffers.input }
+
+  private func check(
+    layer: Int, hidden: Int, output: Int, routing: borrowing Routing
+  ) throws(RuntimeError) {
+    let tokens = routing.tokenCount
+    guard (0..<layerCount).contains(layer) else {
+      throw .routing(reason: "layer \(layer) of \(layerCount)")
+    }
+    guard routing.topK == buffers.topK else {
+      throw .routing(reason: "\(routing.topK) experts per token, expected \(buffers.topK)")
+    }
+    guard (1...tokenCapacity).contains(tokens), routing.experts.count == tokens * routing.topK
+    else {
+      throw .routing(
+        reason: "\(routing.experts.count) expert ids, expected a multiple of \(routing.topK) for "
+          + "1 to \(tokenCapacity) tokens")
+    }
+    guard hidden == tokens * hiddenSize, output == hidden else {
+      throw .routing(
+        reason: "\(hidden) hidden values and \(output) outputs, expected \(tokens * hiddenSize)")
+    }
+    for expert in routing.experts where !(0..<Int32(expertCount)).contains(expert) {
+      throw .routing(reason: "expert \(expert) of \(expertCount)")
+    }
+    for token in 0..<tokens {
+      for k in 0..<topK {
+        for other in 0..<k
+        where routing.experts[token * topK + k] == routing.experts[token * topK + other] {
+          throw .routing(reason: "expert \(routing.experts[token * topK + k]) twice in one token")
+        }
+      }
+    }
+  }
+
+  private var topK: Int { buffers.topK }
+}

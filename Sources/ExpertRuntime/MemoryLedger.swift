@@ -1,0 +1,53 @@
+package import DirectIO
+
+/// The owner of every large allocation, and of the promise that they stay within a budget.
+///
+/// What is outside it (code, tokenizer tables, stacks) is entered as a reservation, so that the sum
+/// of all entries bounds the resident memory of the process.
+public final class MemoryLedger {
+  /// One line of the ledger.
+  public struct Entry: Hashable, Sendable, Codable {
+    public let name: String
+    public let byteCount: Int
+  }
+
+  /// The bytes that may be entered in all.
+  public let budget: Int
+  /// What has been entered, in order.
+  public private(set) var entries: [Entry] = []
+
+  /// An empty ledger of `budget` bytes.
+  public init(budget: Int) { self.budget = budget }
+
+  /// The bytes entered so far.
+  public var byteCount: Int { entries.reduce(0) { $0 + $1.byteCount } }
+  /// The bytes still free.
+  public var available: Int { budget - byteCount }
+
+  /// Enters bytes that something else allocates.
+  /// - Throws: `RuntimeError.overBudget` if they do not fit.
+  package func reserve(_ name: String, byteCount: Int) throws(RuntimeError) {
+    guard byteCount <= available else {
+      throw .overBudget(name: name, needed: byteCount, available: available)
+    }
+    entries.append(Entry(name: name, byteCount: byteCount))
+  }
+
+  /// Allocates and enters an arena.
+  /// - Throws: `RuntimeError.overBudget` if it does not fit, `.memory` if the system refuses it.
+  package func allocate(_ name: String, byteCount: Int) throws(RuntimeError) -> Arena {
+    try reserve(name, byteCount: Self.footprint(byteCount))
+    do throws(IOError) {
+      return try Arena(byteCount: byteCount)
+    } catch {
+      throw .memory(name: name, reason: "\(error)")
+    }
+  }
+
+  /// The resident bytes an arena of `byteCount` bytes can come to: whole pages, huge where the
+  /// arena asks for them.
+  package static func footprint(_ byteCount: Int) -> Int {
+    let page = byteCount >= Arena.hugePageByteCount ? Arena.hugePageByteCount : 4096
+    return (byteCount + page - 1) / page * page
+  }
+}

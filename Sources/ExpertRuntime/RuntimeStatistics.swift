@@ -1,0 +1,63 @@
+/// What the expert runtime did, in counts, bytes and nanoseconds. Two snapshots subtract.
+public struct RuntimeStatistics: Hashable, Sendable, Codable {
+  /// Accesses of experts in one phase; a prefill chunk accesses an expert once for all its tokens.
+  public struct Accesses: Hashable, Sendable, Codable {
+    public var hits = 0
+    public var misses = 0
+    /// Bytes read because of the misses, alignment included.
+    public var demandedByteCount = 0
+
+    /// Hits over accesses; nil if there was none.
+    public var hitRate: Double? {
+      hits + misses == 0 ? nil : Double(hits) / Double(hits + misses)
+    }
+  }
+
+  public var prefill = Accesses()
+  public var decode = Accesses()
+  /// Experts pushed out to make room.
+  public var evictions = 0
+  /// Bytes read ahead of any request, when every expert fits.
+  public var preloadedByteCount = 0
+  /// Time the caller waited with nothing to compute until bytes arrived.
+  public var diskWaitNanoseconds: UInt64 = 0
+  /// Time with at least one read in flight.
+  public var diskBusyNanoseconds: UInt64 = 0
+
+  public init() {}
+
+  /// Bytes demanded per second of time with reads in flight; nil if nothing was read.
+  public var diskBandwidth: Double? {
+    let bytes = prefill.demandedByteCount + decode.demandedByteCount
+    guard diskBusyNanoseconds > 0, bytes > 0 else { return nil }
+    return Double(bytes) / Double(diskBusyNanoseconds) * 1e9
+  }
+}
+
+extension RuntimeStatistics {
+  /// What was done after `earlier`, a snapshot of the same runtime.
+  public func subtracting(_ earlier: Self) -> Self {
+    var result = self
+    result.prefill.subtract(earlier.prefill)
+    result.decode.subtract(earlier.decode)
+    result.evictions -= earlier.evictions
+    result.preloadedByteCount -= earlier.preloadedByteCount
+    result.diskWaitNanoseconds -= earlier.diskWaitNanoseconds
+    result.diskBusyNanoseconds -= earlier.diskBusyNanoseconds
+    return result
+  }
+}
+
+extension RuntimeStatistics.Accesses {
+  mutating func add(_ other: Self) {
+    hits += other.hits
+    misses += other.misses
+    demandedByteCount += other.demandedByteCount
+  }
+
+  mutating func subtract(_ other: Self) {
+    hits -= other.hits
+    misses -= other.misses
+    demandedByteCount -= other.demandedByteCount
+  }
+}

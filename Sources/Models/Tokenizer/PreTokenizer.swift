@@ -1,0 +1,144 @@
+/// A rule that splits text into pieces; merges never cross the border of two pieces.
+///
+/// The rules are the regular expressions below, written out as scanners over Unicode scalars that
+/// take linear time. A byte that is not part of well-formed UTF-8 counts as a symbol that is
+/// neither letter, number nor white space.
+enum PreTokenizer: String, CaseIterable, Sendable {
+  /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+  case gpt2 = "gpt-2"
+  /// The rule of `gpt2` on text in normalization form C (OLMo 1 and OLMoE).
+  case olmo = "olmo"
+  /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}`
+  /// `| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+  case dbrx = "dbrx"
+  /// The rule of `dbrx`; a piece that is a token stays whole whatever the merges say (Llama 3).
+  case llama3 = "llama-bpe"
+  /// The rule of `dbrx` with each number a piece, on text in normalization form C (Qwen 2 and 3).
+  case qwen2 = "qwen2"
+
+  /// Whether text is brought to normalization form C first.
+  var normalizesText: Bool { self == .olmo || self == .qwen2 }
+
+  /// Whether a piece that is a token as a whole is taken without consulting the merges.
+  var ignoresMerges: Bool { self == .llama3 }
+
+  /// The end of the piece that starts at `start`, which must be inside `text`.
+  func pieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
+    switch self {
+    case .gpt2, .olmo: gpt2PieceEnd(in: text, from: start)
+    case .dbrx, .llama3: cl100kPieceEnd(in: text, from: start, digitLimit: 3)
+    case .qwen2: cl100kPieceEnd(in: text, from: start, digitLimit: 1)
+    }
+  }
+}
+
+/// The rule of GPT-2; its alternatives in their order.
+private func gpt2PieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
+  if let end = contractionEnd(in: text, from: start, ignoringCase: false) { return end }
+  let first = TextSymbol(in: text, at: start)
+  var kind = first.kind
+  var runStart = start
+  if first.scalar == " ", start + 1 < text.count {
+    let second = TextSymbol(in: text, at: start + 1).kind
+    if !second.isWhitespace {
+      kind = second
+      runStart = start + 1
+    }
+  }
+  if kind.isWhitespace { return WhitespaceRun(in: text, from: start).pieceEnd }
+  return runEnd(of: kind, in: text, from: runStart)
+}
+
+/// The rule of OpenAI's cl100k with a limit to the digits in a piece; its alternatives in their
+/// order.
+private func cl100kPieceEnd(in text: Span<UInt8>, from start: Int, digitLimit: Int) -> Int {
+  if let end = contractionEnd(in: text, from: start, ignoringCase: true) { return end }
+  let first = TextSymbol(in: text, at: start)
+  let kind = first.kind
+  let secondStart = start + first.byteCount
+  let secondKind = secondStart < text.count ? TextSymbol(in: text, at: secondStart).kind : nil
+  switch kind {
+  case .letter:
+    return runEnd(of: .letter, in: text, from: start)
+  case .number:
+    return runEnd(of: .number, in: text, from: start, symbolLimit: digitLimit)
+  case .space, .other:
+    if secondKind == .letter { return runEnd(of: .letter, in: text, from: secondStart) }
+  case .lineBreak:
+    break
+  }
+  if kind == .other || (first.scalar == " " && secondKind == .other) {
+    let end = runEnd(of: .other, in: text, from: kind == .other ? start : secondStart)
+    return runEnd(of: .lineBreak, in: text, from: end)
+  }
+  let run = WhitespaceRun(in: text, from: start)
+  return run.lastLineBreakEnd ?? run.pieceEnd
+}
+
+/// A run of white space that starts at a given place.
+private struct WhitespaceRun {
+  /// Where `\s+(?!\S)|\s+` ends: the last symbol of a run that is followed by something else
+  /// is left to what follows, unless it is all there is.
+  let pieceEnd: Int
+  /// Where `\s*[\r\n]+` ends.
+  let lastLineBreakEnd: Int?
+
+  init(in text: Span<UInt8>, from start: Int) {
+    var end = start
+    var lastSymbolStart = start
+    var lineBreakEnd: Int?
+    while end < text.count {
+      let symbol = TextSymbol(in: text, at: end)
+      let kind = symbol.kind
+      guard kind.isWhitespace else { break }
+      lastSymbolStart = end
+      end += symbol.byteCount
+      if kind == .lineBreak { lineBreakEnd = end }
+    }
+    let isLast = end == text.count
+    pieceEnd = isLast || lastSymbolStart == start ? end : lastSymbolStart
+    lastLineBreakEnd = lineBreakEnd
+  }
+}
+
+/// The end of the longest run of at most `symbolLimit` symbols of `kind`; `start` if there is none.
+private func runEnd(
+  of kind: TextSymbol.Kind, in text: Span<UInt8>, from start: Int, symbolLimit: Int = .max
+) -> Int {
+  var end = start
+  var symbolCount = 0
+  while end < text.count, symbolCount < symbolLimit {
+    let symbol = TextSymbol(in: text, at: end)
+    guard symbol.kind == kind else { break }
+    end += symbol.byteCount
+    symbolCount += 1
+  }
+  return end
+}
+
+/// The end of `'s|'t|'re|'ve|'m|'ll|'d` at `start`, or nil if it does not match there.
+private func contractionEnd(
+  in text: Span<UInt8>, from start: Int, ignoringCase: Bool
+) -> Int? {
+  guard text[start] == UInt8(ascii: "'"), start + 1 < text.count else { return nil }
+  let first = TextSymbol(in: text, at: start + 1)
+  let second = start + 2 < text.count ? asciiLetter(text[start + 2], ignoringCase) : 0
+  // The long s is the one letter outside ASCII that folds to a letter of the contractions.
+  if ignoringCase, first.scalar == "\u{17f}" { return start + 1 + first.byteCount }
+  switch (asciiLetter(text[start + 1], ignoringCase), second) {
+  case (UInt8(ascii: "s"), _), (UInt8(ascii: "t"), _), (UInt8(ascii: "m"), _),
+    (UInt8(ascii: "d"), _):
+    return start + 2
+  case (UInt8(ascii: "r"), UInt8(ascii: "e")), (UInt8(ascii: "v"), UInt8(ascii: "e")),
+    (UInt8(ascii: "l"), UInt8(ascii: "l")):
+    return start + 3
+  default:
+    return nil
+  }
+}
+
+/// `byte`, in lower case if it is an ASCII capital and case is to be ignored.
+private func asciiLetter(_ byte: UInt8, _ ignoringCase: Bool) -> UInt8 {
+  let isCapital = byte >= UInt8(ascii: "A") && byte <= UInt8(ascii: "Z")
+  return ignoringCase && isCapital ? byte | 0x20 : byte
+}

@@ -1,0 +1,100 @@
+/// One Unicode scalar of a text, or one byte that is not part of well-formed UTF-8.
+struct TextSymbol {
+  /// What the splitting rules tell apart.
+  enum Kind {
+    /// General category L.
+    case letter
+    /// General category N.
+    case number
+    /// Carriage return or line feed.
+    case lineBreak
+    /// White space other than `lineBreak`.
+    case space
+    /// All else: marks, punctuation, symbols, controls, unassigned scalars and invalid bytes.
+    case other
+
+    /// Whether `\s` matches.
+    var isWhitespace: Bool { self == .space || self == .lineBreak }
+  }
+
+  /// The scalar; nil for an invalid byte.
+  let scalar: Unicode.Scalar?
+  /// The number of bytes that the symbol takes in the text.
+  let byteCount: Int
+
+  /// Reads the symbol that starts at `offset`, which must be inside `bytes`.
+  ///
+  /// Well-formed sequences are those of the Unicode Standard, table 3-7.
+  init(in bytes: Span<UInt8>, at offset: Int) {
+    let lead = bytes[offset]
+    if lead < 0x80 {
+      scalar = Unicode.Scalar(lead)
+      byteCount = 1
+      return
+    }
+    let length = Self.sequenceLength(lead: lead)
+    guard length > 0, offset + length <= bytes.count,
+      Self.secondByteRange(lead: lead).contains(bytes[offset + 1])
+    else {
+      scalar = nil
+      byteCount = 1
+      return
+    }
+    var value = UInt32(lead) & (0x7f >> UInt32(length))
+    for index in 1..<length {
+      let byte = bytes[offset + index]
+      guard byte & 0xc0 == 0x80 else {
+        scalar = nil
+        byteCount = 1
+        return
+      }
+      value = value << 6 | UInt32(byte & 0x3f)
+    }
+    scalar = Unicode.Scalar(value)
+    byteCount = length
+  }
+
+  /// The kind of the symbol.
+  var kind: Kind {
+    guard let scalar else { return .other }
+    if scalar.value < 0x80 { return Self.asciiKinds[Int(scalar.value)] }
+    return Self.kind(of: scalar)
+  }
+
+  /// The length of the sequence that a non-ASCII `lead` byte opens; 0 if it opens none.
+  static func sequenceLength(lead: UInt8) -> Int {
+    switch lead {
+    case 0xc2...0xdf: 2
+    case 0xe0...0xef: 3
+    case 0xf0...0xf4: 4
+    default: 0
+    }
+  }
+
+  /// The second bytes that may follow `lead`: no overlong forms, surrogates or values past U+10FFFF.
+  static func secondByteRange(lead: UInt8) -> ClosedRange<UInt8> {
+    switch lead {
+    case 0xe0: 0xa0...0xbf
+    case 0xed: 0x80...0x9f
+    case 0xf0: 0x90...0xbf
+    case 0xf4: 0x80...0x8f
+    default: 0x80...0xbf
+    }
+  }
+
+  private static let asciiKinds: [Kind] = (UInt8(0)..<0x80).map { kind(of: Unicode.Scalar($0)) }
+
+  private static func kind(of scalar: Unicode.Scalar) -> Kind {
+    if scalar == "\r" || scalar == "\n" { return .lineBreak }
+    let properties = scalar.properties
+    if properties.isWhitespace { return .space }
+    switch properties.generalCategory {
+    case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter:
+      return .letter
+    case .decimalNumber, .letterNumber, .otherNumber:
+      return .number
+    default:
+      return .other
+    }
+  }
+}

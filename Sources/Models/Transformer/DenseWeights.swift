@@ -1,0 +1,95 @@
+package import Checkpoints
+package import DirectIO
+package import ExpertRuntime
+package import Tensors
+
+/// The tensors that every token uses, resident for the life of the model.
+package final class DenseWeights {
+  private struct Place {
+    let tensor: TensorInfo
+    let span: AlignedSpan
+    let offset: Int
+  }
+
+  private let memory: Arena
+  private let places: [String: Place]
+
+  /// The bytes the dense tensors take in memory, each from a page of its own.
+  package static func byteCount(of layout: ExpertLayout, files: [DataFile]) -> Int {
+    layout.denseTensors.reduce(0) { sum, tensor in
+      let span = files[tensor.file].span(offset: tensor.offset, byteCount: tensor.byteCount)
+      return sum + pageAligned(span.byteCount)
+    }
+  }
+
+  /// Reads the dense tensors through `engine`.
+  /// - Throws: `RuntimeError.engine` naming the tensor that could not be read.
+  package init(
+    _ layout: ExpertLayout, files: [DataFile], engine: any ReadEngine, ledger: MemoryLedger
+  ) throws(RuntimeError) {
+    var places: [Place] = []
+    var end = 0
+    for tensor in layout.denseTensors {
+      let span = files[tensor.file].span(offset: tensor.offset, byteCount: tensor.byteCount)
+      places.append(Place(tensor: tensor, span: span, offset: end))
+      end += pageAligned(span.byteCount)
+    }
+    memory = try ledger.allocate("dense weights", byteCount: end)
+    self.places = Dictionary(uniqueKeysWithValues: places.map { ($0.tensor.name, $0) })
+
+    var failure: (tag: Int, error: IOError)?
+    func harvest() {
+      engine.poll { completion in
+        if let error = completion.error, failure == nil { failure = (Int(completion.tag), error) }
+      }
+    }
+    for (index, place) in places.enumerated() {
+      engine.enqueue(
+        ReadRequest(
+          file: place.tensor.file, span: place.span, destination: memory.base + place.offset,
+          tag: UInt64(index), priority: .demand))
+      engine.submit()
+      while engine.outstandingCount >= 8 {
+        engine.wait()
+        harvest()
+      }
+    }
+    while engine.outstandingCount > 0 {
+      engine.wait()
+      harvest()
+    }
+    if let failure {
+      let tensor = places[failure.tag].tensor
+      throw .engine(
+        reason: "could not read tensor '\(tensor.name)' from '\(files[tensor.file].path)': "
+          + "\(failure.error)")
+    }
+  }
+
+  /// The matrix of a tensor whose presence and shape have been validated.
+  package func matrix(_ name: String) -> Matrix {
+    let place = place(name)
+    return Matrix(
+      bytes: UnsafeRawPointer(memory.base + place.offset + place.span.lead),
+      type: place.tensor.type, rows: place.tensor.shape.dropFirst().reduce(1, *),
+      columns: place.tensor.shape[0])
+  }
+
+  /// The floats of a one-dimensional F32 tensor whose presence and shape have been validated.
+  package func vector(_ name: String) -> UnsafePointer<Float> {
+    let place = place(name)
+    precondition(place.tensor.type == .f32, "\(name) is not F32")
+    // GGUF aligns tensors to at least 8 bytes, and the span keeps the remainder.
+    return UnsafePointer(
+      (memory.base + place.offset + place.span.lead).assumingMemoryBound(to: Float.self))
+  }
+
+  package func contains(_ name: String) -> Bool { places[name] != nil }
+
+  private func place(_ name: String) -> Place {
+    guard let place = places[name] else { preconditionFailure("no dense tensor '\(name)'") }
+    return place
+  }
+}
+
+private func pageAligned(_ byteCount: Int) -> Int { (byteCount + 4095) / 4096 * 4096 }

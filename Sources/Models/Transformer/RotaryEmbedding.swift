@@ -1,0 +1,50 @@
+package import Checkpoints
+internal import Glibc
+
+/// The angles of rotary position embedding (arXiv 2104.09864), with linear and YaRN scaling.
+package struct RotaryEmbedding: Sendable {
+  /// Radians per position of each pair, [head dimension / 2].
+  private let frequencies: [Float]
+  /// The factor on cosines and sines: 1 but for YaRN.
+  private let magnitude: Float
+
+  /// - Parameter dimension: the head dimension, all of which is rotated.
+  package init(dimension: Int, base: Float, scaling: RopeScaling) {
+    let half = dimension / 2
+    let plain = (0..<half).map { 1 / pow(base, Float(2 * $0) / Float(dimension)) }
+    switch scaling {
+    case .none:
+      frequencies = plain
+      magnitude = 1
+    case .linear(let factor):
+      frequencies = plain.map { $0 / factor }
+      magnitude = 1
+    case .yarn(let yarn):
+      // arXiv 2309.00071, section 3.2: pairs that turn often keep their frequency, pairs that turn
+      // less than once over the original context are interpolated, with a ramp between.
+      func pair(turning turns: Float) -> Float {
+        let context = Float(yarn.originalContext)
+        return Float(dimension) * log(context / (turns * 2 * .pi)) / (2 * log(base))
+      }
+      let low = max(pair(turning: yarn.betaFast).rounded(.down), 0)
+      let high = min(pair(turning: yarn.betaSlow).rounded(.up), Float(dimension - 1))
+      let width = max(high - low, 0.001)
+      frequencies = plain.enumerated().map { index, frequency in
+        let interpolated = min(max((Float(index) - low) / width, 0), 1) * yarn.extrapolationFactor
+        return frequency / yarn.factor * interpolated + frequency * (1 - interpolated)
+      }
+      magnitude = yarn.attentionFactor * (0.1 * log(yarn.factor) + 1)
+    }
+  }
+
+  /// Writes the cosines and sines of `position`, [head dimension / 2] each.
+  package func fill(
+    cosines: UnsafeMutablePointer<Float>, sines: UnsafeMutablePointer<Float>, position: Int
+  ) {
+    for (index, frequency) in frequencies.enumerated() {
+      let angle = Float(position) * frequency
+      cosines[index] = cos(angle) * magnitude
+      sines[index] = sin(angle) * magnitude
+    }
+  }
+}

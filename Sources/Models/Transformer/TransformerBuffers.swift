@@ -1,0 +1,115 @@
+package import Checkpoints
+internal import DirectIO
+package import ExpertRuntime
+package import Tensors
+
+/// The working memory of a transformer outside its experts, for a chunk of tokens.
+package struct TransformerBuffers {
+  /// Rows of logits computed at a time.
+  static let logitRowCount = 8
+
+  /// The residual stream, [tokens, hidden].
+  let residual: UnsafeMutablePointer<Float>
+  /// What a layer half adds to it, [tokens, hidden].
+  let branch: UnsafeMutablePointer<Float>
+  /// Normalised residual rows.
+  let input: ActivationRows
+  /// Attention outputs, [tokens, heads * dimension].
+  let mixed: ActivationRows
+  let query: UnsafeMutablePointer<Float>
+  let key: UnsafeMutablePointer<Float>
+  let value: UnsafeMutablePointer<Float>
+  /// Rotation of each token's position, [tokens, dimension / 2].
+  let cosines: UnsafeMutablePointer<Float>
+  let sines: UnsafeMutablePointer<Float>
+  /// Attention scores of each worker, [threads, positions].
+  let scores: UnsafeMutablePointer<Float>
+  let router: UnsafeMutablePointer<Float>
+  let logits: UnsafeMutablePointer<Float>
+
+  typealias Rows = UnsafeMutablePointer<UnsafeMutablePointer<Float>>
+  let branchRows: Rows
+  let queryRows: Rows
+  let keyRows: Rows
+  let valueRows: Rows
+  let routerRows: Rows
+  let logitRows: Rows
+
+  private let memory: Arena?
+
+  /// The bytes of the buffers.
+  package static func byteCount(
+    _ model: ModelDescription, tokenCapacity: Int, positions: Int, threadCount: Int,
+    kernels: Kernels
+  ) -> Int {
+    ScratchCursor.measure { cursor in
+      _ = TransformerBuffers(
+        model, tokenCapacity: tokenCapacity, positions: positions, threadCount: threadCount,
+        kernels: kernels, cursor: &cursor, memory: nil)
+    }
+  }
+
+  /// Allocates the buffers.
+  package init(
+    _ model: ModelDescription, tokenCapacity: Int, positions: Int, threadCount: Int,
+    kernels: Kernels, ledger: MemoryLedger
+  ) throws(RuntimeError) {
+    let byteCount = Self.byteCount(
+      model, tokenCapacity: tokenCapacity, positions: positions, threadCount: threadCount,
+      kernels: kernels)
+    let memory = try ledger.allocate("activations", byteCount: byteCount)
+    var cursor = ScratchCursor(memory.region(offset: 0, count: memory.byteCount))
+    self.init(
+      model, tokenCapacity: tokenCapacity, positions: positions, threadCount: threadCount,
+      kernels: kernels, cursor: &cursor, memory: memory)
+    bind(model, tokenCapacity: tokenCapacity)
+  }
+
+  private init(
+    _ model: ModelDescription, tokenCapacity: Int, positions: Int, threadCount: Int,
+    kernels: Kernels, cursor: inout ScratchCursor, memory: Arena?
+  ) {
+    self.memory = memory
+    let queries = model.headCount * model.headDimension
+    let pairs = model.headDimension / 2
+    residual = cursor.take(tokenCapacity * model.hiddenSize)
+    branch = cursor.take(tokenCapacity * model.hiddenSize)
+    // The output head reuses `input`, which then holds rows of logits' inputs.
+    let inputCapacity = max(tokenCapacity, Self.logitRowCount)
+    input = ActivationRows(
+      capacity: inputCapacity, columns: model.hiddenSize, kernels: kernels, cursor: &cursor)
+    mixed = ActivationRows(
+      capacity: tokenCapacity, columns: queries, kernels: kernels, cursor: &cursor)
+    query = cursor.take(tokenCapacity * queries)
+    key = cursor.take(tokenCapacity * model.kvHeadCount * model.headDimension)
+    value = cursor.take(tokenCapacity * model.kvHeadCount * model.headDimension)
+    cosines = cursor.take(tokenCapacity * pairs)
+    sines = cursor.take(tokenCapacity * pairs)
+    scores = cursor.take(threadCount * positions)
+    router = cursor.take(tokenCapacity * model.expertCount)
+    logits = cursor.take(Self.logitRowCount * model.vocabularySize)
+    branchRows = cursor.take(tokenCapacity)
+    queryRows = cursor.take(tokenCapacity)
+    keyRows = cursor.take(tokenCapacity)
+    valueRows = cursor.take(tokenCapacity)
+    routerRows = cursor.take(tokenCapacity)
+    logitRows = cursor.take(Self.logitRowCount)
+  }
+
+  /// Fills the pointers that never change.
+  private func bind(_ model: ModelDescription, tokenCapacity: Int) {
+    func point(_ rows: Rows, at base: UnsafeMutablePointer<Float>, width: Int, count: Int) {
+      for row in 0..<count { (rows + row).initialize(to: base + row * width) }
+    }
+    let keys = model.kvHeadCount * model.headDimension
+    point(branchRows, at: branch, width: model.hiddenSize, count: tokenCapacity)
+    point(
+      queryRows, at: query, width: model.headCount * model.headDimension, count: tokenCapacity)
+    point(keyRows, at: key, width: keys, count: tokenCapacity)
+    point(valueRows, at: value, width: keys, count: tokenCapacity)
+    point(routerRows, at: router, width: model.expertCount, count: tokenCapacity)
+    point(logitRows, at: logits, width: model.vocabularySize, count: Self.logitRowCount)
+    input.bind(capacity: max(tokenCapacity, Self.logitRowCount))
+    mixed.bind(capacity: tokenCapacity)
+  }
+}

@@ -1,0 +1,67 @@
+internal import Checkpoints
+internal import DirectIO
+internal import ExpertRuntime
+internal import Models
+internal import Residency
+internal import Tensors
+
+/// The bytes each part of a run needs, before anything is allocated.
+public struct MemoryRequirements: Hashable, Sendable, Codable {
+  /// Code, tokenizer tables, stacks, and room for what allocators round up.
+  public let process: Int
+  public let denseWeights: Int
+  public let keyValueCache: Int
+  /// Working memory of attention and experts.
+  public let activations: Int
+  /// Slots for one layer's top-k experts: without them nothing can be computed.
+  public let minimumSlots: Int
+  /// Slots for every expert.
+  public let allSlots: Int
+
+  /// What is needed whatever the number of slots.
+  var fixed: Int { process + denseWeights + keyValueCache + activations }
+  /// The smallest budget that works.
+  public var minimumBudget: Int { fixed + minimumSlots }
+  /// The budget above which nothing is gained: every expert resident.
+  public var fullBudget: Int { fixed + allSlots }
+}
+
+/// The sizes a run is made with.
+struct RunShape {
+  let description: ModelDescription
+  let layout: ExpertLayout
+  let geometry: ExpertGeometry
+  let files: [DataFile]
+  let kernels: Kernels
+  let threadCount: Int
+  let context: Int
+  let tokenCapacity: Int
+  let keyValueType: KeyValueType
+
+  var expertScratchByteCount: Int {
+    ExpertRuntime.scratchByteCount(
+      layout: layout, topK: description.expertsPerToken, tokenCapacity: tokenCapacity,
+      kernels: kernels)
+  }
+
+  /// - Parameter process: bytes the process holds before anything large is allocated.
+  func requirements(process: Int) -> MemoryRequirements {
+    let cache = KeyValueCache.byteCount(
+      layers: description.layerCount, heads: description.kvHeadCount,
+      dimension: description.headDimension, capacity: context, type: keyValueType)
+    let buffers = TransformerBuffers.byteCount(
+      description, tokenCapacity: tokenCapacity, positions: context, threadCount: threadCount,
+      kernels: kernels)
+    let minimumSlots = SlotPlan.minimumByteCount(
+      expertByteCounts: geometry.slotByteCounts, topK: description.expertsPerToken)
+    let allSlots = geometry.slotByteCounts.reduce(0) { $0 + $1 * layout.expertCount }
+    return MemoryRequirements(
+      process: process,
+      denseWeights: MemoryLedger.footprint(DenseWeights.byteCount(of: layout, files: files)),
+      keyValueCache: MemoryLedger.footprint(cache),
+      activations: MemoryLedger.footprint(buffers)
+        + MemoryLedger.footprint(expertScratchByteCount),
+      minimumSlots: MemoryLedger.footprint(minimumSlots),
+      allSlots: MemoryLedger.footprint(allSlots))
+  }
+}

@@ -1,0 +1,133 @@
+internal import Checkpoints
+internal import DirectIO
+public import ExpertRuntime
+public import Logging
+internal import Models
+internal import Residency
+internal import Routing
+internal import Tensors
+
+/// A mixture-of-experts model ready to generate within a memory budget.
+///
+/// Its output is the same to the bit whatever the budget, the read engine and the number of
+/// threads. One task at a time may use it.
+public final class MoEModel {
+  /// The file it was made from.
+  public let file: ModelFile
+  /// Every large allocation, and the budget.
+  public let ledger: MemoryLedger
+  /// How it runs: engine, kernels, threads, and what had to be done without.
+  public let configuration: RunConfiguration
+  let transformer: MoETransformer
+  let pool: WorkerPool
+  private let engine: any ReadEngine
+
+  /// Reads the dense weights, and every expert where all fit the budget.
+  ///
+  /// - Parameters:
+  ///   - progress: called with the bytes read so far and in all, while weights are read.
+  ///   - logger: told once of every fallback.
+  /// - Throws: `RuntimeError.budgetTooSmall` naming the minimum; errors that name the file or
+  ///   option at fault.
+  public init(
+    _ file: ModelFile, options: ModelOptions = ModelOptions(), logger: Logger,
+    progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
+  ) throws {
+    self.file = file
+    let shape = try file.shape(options)
+    let requirements = shape.requirements(process: file.processByteCount())
+    let wanted = options.memory ?? min(Machine.defaultMemoryBudget, requirements.fullBudget)
+    guard wanted >= requirements.minimumBudget else {
+      throw RuntimeError.budgetTooSmall(budget: wanted, minimum: requirements.minimumBudget)
+    }
+    ledger = MemoryLedger(budget: wanted)
+    try ledger.reserve("process", byteCount: requirements.process)
+    do {
+      pool = try WorkerPool(threadCount: shape.threadCount)
+    } catch {
+      throw RuntimeError.threads(reason: "\(error)")
+    }
+    let capacity = wanted - requirements.fixed
+    let hugePage = Arena.hugePageByteCount
+    let plan = SlotPlan(
+      expertByteCounts: shape.geometry.slotByteCounts, expertsPerLayer: shape.layout.expertCount,
+      topK: shape.description.expertsPerToken,
+      capacity: capacity >= requirements.allSlots
+        ? nil : capacity >= hugePage ? capacity / hugePage * hugePage : capacity)
+    guard let plan else {
+      throw RuntimeError.budgetTooSmall(budget: wanted, minimum: requirements.minimumBudget)
+    }
+    let slots = try ledger.allocate("expert slots", byteCount: plan.byteCount)
+    engine = try makeReadEngine(
+      kind: options.io, files: shape.files, arenas: [slots], queueDepth: 32,
+      capacity: max(1024, 3 * shape.layout.expertCount))
+    let weights = try DenseWeights(
+      shape.layout, files: shape.files, engine: engine, ledger: ledger)
+    let cache = try KeyValueCache(
+      layers: shape.description.layerCount, heads: shape.description.kvHeadCount,
+      dimension: shape.description.headDimension, capacity: shape.context,
+      type: shape.keyValueType, ledger: ledger)
+    let buffers = try TransformerBuffers(
+      shape.description, tokenCapacity: shape.tokenCapacity, positions: shape.context,
+      threadCount: shape.threadCount, kernels: shape.kernels, ledger: ledger)
+    let runtime = ExpertRuntime(
+      layout: shape.layout, geometry: shape.geometry, topK: shape.description.expertsPerToken,
+      tokenCapacity: shape.tokenCapacity, plan: plan, slotMemory: slots,
+      scratch: try ledger.allocate("expert activations", byteCount: shape.expertScratchByteCount),
+      files: shape.files, engine: engine, pool: pool, kernels: shape.kernels)
+    transformer = MoETransformer(
+      description: shape.description, weights: weights, cache: cache, runtime: runtime,
+      buffers: buffers, pool: pool, kernels: shape.kernels)
+    configuration = RunConfiguration(shape, engine: engine, runtime: runtime, slots: slots)
+    for fallback in configuration.fallbacks { logger.warning("\(fallback)") }
+    if runtime.holdsEveryExpert {
+      let total = shape.layout.totalExpertByteCount
+      try runtime.preload { done, all in progress(total / all * done, total) }
+    }
+  }
+
+  /// Checks that ids are in the vocabulary and fit the context with `extra` more positions.
+  func validate(_ tokens: [Int32], extra: Int) throws {
+    guard !tokens.isEmpty else { throw StokerError.emptyPrompt }
+    try checkVocabulary(of: tokens)
+    let (needed, overflow) = tokens.count.addingReportingOverflow(extra)
+    guard !overflow, needed <= transformer.cache.capacity else {
+      throw StokerError.contextExceeded(
+        needed: overflow ? .max : needed, context: transformer.cache.capacity)
+    }
+  }
+
+  /// - Throws: `StokerError.unknownToken` for the first id outside the vocabulary.
+  func checkVocabulary(of tokens: [Int32]) throws {
+    let vocabulary = transformer.description.vocabularySize
+    for token in tokens where !(0..<Int32(vocabulary)).contains(token) {
+      throw StokerError.unknownToken(id: Int(token), vocabulary: vocabulary)
+    }
+  }
+
+  /// Runs `tokens` from `position` on in chunks; stops between chunks when `isCancelled` says so.
+  /// - Returns: whether all were run.
+  func prefill(
+    _ tokens: ArraySlice<Int32>, at position: Int, logits: MoETransformer.Logits,
+    isCancelled: () -> Bool, _ body: (Int, UnsafeMutableBufferPointer<Float>) throws -> Void
+  ) throws -> Bool {
+    var done = 0
+    while done < tokens.count {
+      if isCancelled() { return false }
+      let count = min(transformer.runtime.tokenCapacity, tokens.count - done)
+      let isLast = done + count == tokens.count
+      let chunk = Array(tokens.dropFirst(done).prefix(count))
+      var failure: (any Error)?
+      try transformer.forward(
+        chunk.span, at: position + done, phase: .prefill,
+        logits: logits == .last && !isLast ? .none : logits
+      ) { index, row in
+        guard failure == nil else { return }
+        do { try body(done + index, row) } catch { failure = error }
+      }
+      if let failure { throw failure }
+      done += count
+    }
+    return true
+  }
+}

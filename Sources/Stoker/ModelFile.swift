@@ -1,0 +1,70 @@
+internal import Checkpoints
+internal import DirectIO
+internal import ExpertRuntime
+public import Models
+internal import Tensors
+
+/// A checkpoint that has been opened and understood, but whose weights have not been read.
+public final class ModelFile {
+  /// The path it was opened with.
+  public let path: String
+  /// The text side of the model.
+  public let tokenizer: Tokenizer
+  let checkpointFiles: [Checkpoint.File]
+  private let attentionType: ElementType
+  let description: ModelDescription
+  let layout: ExpertLayout
+
+  /// Opens the checkpoint at `path`: any file of it, where it is split.
+  ///
+  /// - Throws: an error that names the file and the key or tensor that is not as expected, and what
+  ///   was expected.
+  public init(path: String) throws {
+    self.path = path
+    let opened = try Checkpoint.open(path)
+    description = try ModelDescription(opened)
+    layout = try ExpertLayout(opened, model: description)
+    try opened.validateTensors(description)
+    tokenizer = try Tokenizer(TokenizerVocabulary(opened))
+    checkpointFiles = opened.files
+    attentionType = try opened.tensor("blk.0.attn_k.weight").type
+  }
+
+  /// The fewest and the most bytes `options` can be run with; reads no weight.
+  public func requirements(_ options: ModelOptions = ModelOptions()) throws -> MemoryRequirements {
+    try shape(options).requirements(process: processByteCount())
+  }
+
+  /// The context a run has when none is asked for.
+  public var defaultContext: Int { min(description.contextLength, 4096) }
+
+  /// What is resident before anything large is allocated, in whole steps so that two starts agree,
+  /// and a margin for stacks, engine tables and code not yet run.
+  func processByteCount() -> Int {
+    let step = 4 << 20
+    return (Machine.residentByteCount + step - 1) / step * step + 2 * step
+  }
+
+  /// The sizes of a run with `options`.
+  /// - Throws: `StokerError.option`, or an error that names the file that could not be opened.
+  func shape(_ options: ModelOptions) throws -> RunShape {
+    let context = options.context ?? defaultContext
+    guard (1...description.contextLength).contains(context) else {
+      throw StokerError.option(
+        name: "--context", found: "\(context)",
+        expected: "1 to \(description.contextLength), the model's own context")
+    }
+    let threads = options.threads ?? Machine.processorCount
+    guard (1...256).contains(threads) else {
+      throw StokerError.option(name: "--threads", found: "\(threads)", expected: "1 to 256")
+    }
+    let kernels = Kernels(set: try KernelSet.selected(environment: Machine.environment))
+    let files = try checkpointFiles.map { try DataFile(path: $0.path, direct: options.direct) }
+    return RunShape(
+      description: description, layout: layout,
+      geometry: ExpertGeometry(layout: layout, files: files), files: files, kernels: kernels,
+      threadCount: threads, context: context,
+      tokenCapacity: min(ModelOptions.chunkTokenCount, context),
+      keyValueType: options.keyValueType ?? (attentionType == .f32 ? .f32 : .f16))
+  }
+}

@@ -1,0 +1,36 @@
+public import DirectIO
+public import Models
+internal import Tensors
+
+/// How a model is to be run. Every default is chosen for the machine at hand.
+public struct ModelOptions: Sendable {
+  /// Bytes that weights, key-value cache, slots, scratch and the process itself may come to; nil:
+  /// what the machine has available, less a reserve.
+  public var memory: Int?
+  /// Positions of the key-value cache; nil: the model's context, at most 4,096.
+  public var context: Int?
+  /// Threads that compute; nil: the processors this process may use.
+  public var threads: Int?
+  /// How keys and values are stored; nil: f32 where the attention weights are F32, else f16.
+  public var keyValueType: KeyValueType?
+  /// How experts are read.
+  public var io: ReadEngineKind
+  /// Whether reads pass by the page cache.
+  public var direct: DirectPolicy
+
+  /// The defaults.
+  public init(
+    memory: Int? = nil, context: Int? = nil, threads: Int? = nil,
+    keyValueType: KeyValueType? = nil, io: ReadEngineKind = .auto, direct: DirectPolicy = .auto
+  ) {
+    self.memory = memory
+    self.context = context
+    self.threads = threads
+    self.keyValueType = keyValueType
+    self.io = io
+    self.direct = direct
+  }
+
+  /// Tokens of a prompt that pass through the model together. It does not depend on the budget.
+  static let chunkTokenCount = 256
+}

@@ -1,0 +1,84 @@
+internal import Checkpoints
+internal import Models
+internal import Tensors
+
+/// What a checkpoint holds and needs: the answer of `stoker inspect`.
+public struct ModelSummary: Hashable, Sendable, Codable {
+  /// A run of neighbouring layers whose experts are alike.
+  public struct ExpertGroup: Hashable, Sendable, Codable {
+    public let firstLayer: Int
+    public var lastLayer: Int
+    public let gateType: String
+    public let upType: String
+    public let downType: String
+    /// Bytes of one expert.
+    public let byteCount: Int
+  }
+
+  public let path: String
+  public let fileByteCount: UInt64
+  public let files: Int
+  public let architecture: String
+  public let name: String?
+  public let layers: Int
+  public let hiddenSize: Int
+  public let heads: Int
+  public let keyValueHeads: Int
+  public let headDimension: Int
+  public let experts: Int
+  public let expertsPerToken: Int
+  public let expertFeedForwardSize: Int
+  public let vocabulary: Int
+  public let contextLength: Int
+  public let expertGroups: [ExpertGroup]
+  public let expertBytes: Int
+  public let denseBytes: Int
+  /// Bytes of expert and dense weights one token uses.
+  public let activeBytesPerToken: Int
+  public let keyValueBytesPerToken: Int
+  /// The context the two budgets below are for.
+  public let context: Int
+  public let minimumBudget: Int
+  public let fullBudget: Int
+}
+
+extension ModelFile {
+  /// Describes the checkpoint, and the budgets of a run with `options`.
+  public func summary(_ options: ModelOptions = ModelOptions()) throws -> ModelSummary {
+    let shape = try shape(options)
+    let needs = try requirements(options)
+    var groups: [ModelSummary.ExpertGroup] = []
+    for layer in 0..<layout.layerCount {
+      let experts = layout.shape(layer: layer)
+      let group = ModelSummary.ExpertGroup(
+        firstLayer: layer, lastLayer: layer, gateType: experts.gateType.name,
+        upType: experts.upType.name, downType: experts.downType.name,
+        byteCount: experts.byteCount)
+      if let last = groups.last, last.gateType == group.gateType, last.upType == group.upType,
+        last.downType == group.downType
+      {
+        groups[groups.count - 1].lastLayer = layer
+      } else {
+        groups.append(group)
+      }
+    }
+    let activeExperts = (0..<layout.layerCount).reduce(0) {
+      $0 + layout.shape(layer: $1).byteCount * description.expertsPerToken
+    }
+    return ModelSummary(
+      path: path, fileByteCount: checkpointFiles.reduce(0) { $0 + $1.byteCount },
+      files: checkpointFiles.count, architecture: description.architecture.rawValue,
+      name: description.name, layers: description.layerCount, hiddenSize: description.hiddenSize,
+      heads: description.headCount, keyValueHeads: description.kvHeadCount,
+      headDimension: description.headDimension, experts: description.expertCount,
+      expertsPerToken: description.expertsPerToken,
+      expertFeedForwardSize: description.expertFeedForwardSize,
+      vocabulary: description.vocabularySize, contextLength: description.contextLength,
+      expertGroups: groups, expertBytes: layout.totalExpertByteCount,
+      denseBytes: layout.denseByteCount,
+      activeBytesPerToken: activeExperts + layout.denseByteCount,
+      keyValueBytesPerToken: description.layerCount * 2 * description.kvHeadCount
+        * description.headDimension * shape.keyValueType.byteCount,
+      context: shape.context, minimumBudget: needs.minimumBudget, fullBudget: needs.fullBudget)
+  }
+}

@@ -1,0 +1,52 @@
+internal import Checkpoints
+internal import DirectIO
+internal import ExpertRuntime
+public import Models
+internal import Residency
+internal import Tensors
+
+/// How a model runs.
+public struct RunConfiguration: Hashable, Sendable, Codable {
+  /// The read engine, as "io_uring" or "pread".
+  public let engine: String
+  /// Whether reads pass by the page cache.
+  public let direct: Bool
+  /// Whether slots and files are registered with the ring.
+  public let registeredBuffers: Bool
+  public let registeredFiles: Bool
+  /// Whether the system accepted huge pages for the slots.
+  public let hugePages: Bool
+  public let kernels: String
+  public let threads: Int
+  public let context: Int
+  public let keyValueType: KeyValueType
+  /// Slots, and experts in all.
+  public let slots: Int
+  public let experts: Int
+  /// What had to be done without, and why, each once.
+  public let fallbacks: [String]
+}
+
+extension RunConfiguration {
+  init(_ shape: RunShape, engine: any ReadEngine, runtime: ExpertRuntime, slots: Arena) {
+    self.engine = engine.name
+    direct = shape.files.allSatisfy(\.isDirect)
+    registeredBuffers = engine.registeredBuffers
+    registeredFiles = engine.registeredFiles
+    hugePages = slots.byteCount >= Arena.hugePageByteCount && slots.hugePageRefusal == nil
+    kernels = shape.kernels.set.name
+    threads = shape.threadCount
+    context = shape.context
+    keyValueType = shape.keyValueType
+    self.slots = runtime.slotPlan.slotCount
+    experts = runtime.layerCount * runtime.expertCount
+    var fallbacks = engine.fallbacks + shape.files.compactMap(\.fallbackReason)
+    if let refusal = slots.hugePageRefusal { fallbacks.append(refusal) }
+    if shape.kernels.set < .best {
+      fallbacks.append(
+        "kernels are capped to \(shape.kernels.set.name) by \(KernelSet.environmentVariable); "
+          + "this processor has \(KernelSet.best.name)")
+    }
+    self.fallbacks = fallbacks
+  }
+}

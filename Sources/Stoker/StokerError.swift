@@ -1,0 +1,28 @@
+/// What a caller asked that a model cannot do.
+public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
+  /// The prompt has no token.
+  case emptyPrompt
+  /// A token id is not in the vocabulary.
+  case unknownToken(id: Int, vocabulary: Int)
+  /// Prompt and continuation do not fit the context.
+  case contextExceeded(needed: Int, context: Int)
+  /// An option's value makes no sense.
+  case option(name: String, found: String, expected: String)
+  /// Too few tokens to score.
+  case tooShort(tokens: Int, needed: Int)
+
+  public var description: String {
+    switch self {
+    case .emptyPrompt:
+      "the prompt is empty; give at least one token"
+    case .unknownToken(let id, let vocabulary):
+      "token id \(id) is not in the vocabulary, which has \(vocabulary) tokens"
+    case .contextExceeded(let needed, let context):
+      "\(needed) tokens do not fit a context of \(context); raise --context or shorten the prompt"
+    case .option(let name, let found, let expected):
+      "\(name) is \(found), expected \(expected)"
+    case .tooShort(let tokens, let needed):
+      "the text has \(tokens) tokens; scoring needs at least \(needed)"
+    }
+  }
+}

@@ -1,0 +1,66 @@
+import ArgumentParser
+import Stoker
+
+/// `stoker inspect`: what a checkpoint is and needs.
+struct Inspect: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Says what a model is and how much memory it needs.",
+    discussion: """
+      Reads headers only. The minimum budget holds everything a run needs and one layer's experts \
+      of one token; the full budget holds every expert.
+      """)
+
+  @Argument(help: "A GGUF file (any of its files, if split).")
+  var model: String
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  @OptionGroup var arguments: ModelArguments
+
+  func run() throws {
+    let summary = try ModelFile(path: model).summary(arguments.options())
+    if json { return try Terminal.printJSON(summary) }
+    let s = summary
+    var rows: [(String, String)] = [
+      ("architecture", s.architecture + (s.name.map { ", \"\($0)\"" } ?? "")),
+      (
+        "file",
+        formatBytes(Int(s.fileByteCount)) + (s.files > 1 ? " in \(s.files) files" : "")
+      ),
+      ("layers", "\(s.layers), hidden size \(s.hiddenSize)"),
+      (
+        "attention",
+        "\(s.heads) heads, \(s.keyValueHeads) key-value heads, dimension \(s.headDimension)"
+      ),
+      (
+        "experts",
+        "\(s.experts) per layer, top-\(s.expertsPerToken), width \(s.expertFeedForwardSize)"
+      ),
+      ("vocabulary", "\(s.vocabulary) tokens; context \(s.contextLength)"),
+    ]
+    for group in s.expertGroups {
+      let layers = group.firstLayer == group.lastLayer
+        ? "layer \(group.firstLayer)" : "layers \(group.firstLayer)-\(group.lastLayer)"
+      rows.append(
+        (
+          "  \(layers)",
+          "gate \(group.gateType), up \(group.upType), down \(group.downType): "
+            + "\(formatBytes(group.byteCount)) per expert"
+        ))
+    }
+    rows += [
+      ("expert bytes", formatBytes(s.expertBytes)),
+      ("dense bytes", formatBytes(s.denseBytes)),
+      ("read per token", "\(formatBytes(s.activeBytesPerToken)) of weights"),
+      (
+        "key-value cache",
+        "\(formatBytes(s.keyValueBytesPerToken)) per token, "
+          + "\(formatBytes(s.keyValueBytesPerToken * s.context)) for \(s.context)"
+      ),
+      ("minimum budget", "\(formatBytes(s.minimumBudget)) (context \(s.context))"),
+      ("full budget", "\(formatBytes(s.fullBudget)) (context \(s.context))"),
+    ]
+    try Terminal.print(rows.map { $0.0.padding(to: 18) + $0.1 }.joined(separator: "\n"))
+  }
+}

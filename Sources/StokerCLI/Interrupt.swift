@@ -1,0 +1,22 @@
+import Glibc
+import Synchronization
+
+/// Whether Ctrl-C has been pressed. The first asks the running command to end cleanly; a second
+/// ends the process.
+enum Interrupt {
+  static var isRequested: Bool { interrupted.load(ordering: .relaxed) }
+
+  /// Starts to listen for SIGINT and SIGTERM.
+  static func listen() {
+    signal(SIGINT, noteInterrupt)
+    signal(SIGTERM, noteInterrupt)
+  }
+}
+
+private let interrupted = Atomic<Bool>(false)
+
+/// The signal handler: it may only store and restore.
+private func noteInterrupt(_ number: Int32) {
+  interrupted.store(true, ordering: .relaxed)
+  signal(number, SIG_DFL)
+}

@@ -1,0 +1,82 @@
+public import ArgumentParser
+import Stoker
+
+/// A number of bytes as people write it: 4GiB, 1.5G, 512MiB, 300000.
+struct ByteSize: ExpressibleByArgument {
+  let byteCount: Int
+
+  init?(argument: String) {
+    let units: [(String, Int)] = [("k", 10), ("m", 20), ("g", 30), ("t", 40)]
+    var text = argument.lowercased()
+    var shift = 0
+    for suffix in ["ib", "b"] where text.hasSuffix(suffix) {
+      text.removeLast(suffix.count)
+      break
+    }
+    if let unit = units.first(where: { text.hasSuffix($0.0) }) {
+      text.removeLast()
+      shift = unit.1
+    }
+    guard let number = Double(text), number >= 0, number.isFinite else { return nil }
+    let bytes = number * Double(1 << shift)
+    guard bytes < Double(1 << 60) else { return nil }
+    byteCount = Int(bytes)
+  }
+}
+
+extension ReadEngineKind: ExpressibleByArgument {}
+extension DirectPolicy: ExpressibleByArgument {}
+extension KeyValueType: ExpressibleByArgument {}
+
+/// Options of every command that runs a model.
+struct ModelArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Memory for everything: weights, key-value cache, experts, the process itself.",
+      discussion: "For example 4GiB. Default: what the machine (and its control group) has "
+        + "available, less a reserve.", valueName: "size"))
+  var memory: ByteSize?
+
+  @Option(
+    help: ArgumentHelp(
+      "Positions of the key-value cache.", discussion: "Default: what the command needs.",
+      valueName: "tokens"))
+  var context: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Threads that compute.",
+      discussion: "Default: the processors this process may use, by affinity and quota.",
+      valueName: "count"))
+  var threads: Int?
+
+  @Option(help: "How experts are read: auto takes io_uring where the kernel allows it.")
+  var io: ReadEngineKind = .auto
+
+  @Option(help: "Whether reads pass by the page cache (O_DIRECT).")
+  var direct: DirectPolicy = .auto
+
+  @Option(help: "How keys and values are stored. Default: f32 for F32 models, else f16.")
+  var kvType: KeyValueType?
+
+  /// The options for a model; `context` is used where none was given.
+  func options(context needed: Int? = nil) -> ModelOptions {
+    ModelOptions(
+      memory: memory?.byteCount, context: context ?? needed, threads: threads,
+      keyValueType: kvType, io: io, direct: direct)
+  }
+}
+
+/// Token ids as people write them: 1,2,3.
+struct TokenList: ExpressibleByArgument {
+  let ids: [Int32]
+
+  init?(argument: String) {
+    var ids: [Int32] = []
+    for part in argument.split(whereSeparator: { $0 == "," || $0.isWhitespace }) {
+      guard let id = Int32(part) else { return nil }
+      ids.append(id)
+    }
+    self.ids = ids
+  }
+}

@@ -1,0 +1,143 @@
+import ArgumentParser
+import FoundationEssentials
+import Stoker
+
+/// Options of how tokens are chosen.
+struct SamplingArguments: ParsableArguments {
+  @Option(help: "Flattens (above 1) or sharpens the distribution; 0 takes the likeliest token.")
+  var temperature: Float = 0.8
+
+  @Option(help: "Keep the K likeliest tokens; 0 keeps all.")
+  var topK: Int = 40
+
+  @Option(help: "Keep the fewest tokens whose probabilities reach P; 1 keeps all.")
+  var topP: Float = 0.95
+
+  @Option(help: "Drop tokens below P times the likeliest; 0 drops none.")
+  var minP: Float = 0.05
+
+  @Option(help: "Divide the scores of recent tokens by this; 1 changes nothing.")
+  var repetitionPenalty: Float = 1
+
+  @Option(help: "The same seed gives the same text.")
+  var seed: UInt64 = 0
+
+  var parameters: SamplingParameters {
+    SamplingParameters(
+      temperature: temperature, topK: topK, topP: topP, minP: minP,
+      repetitionPenalty: repetitionPenalty, seed: seed)
+  }
+}
+
+/// `stoker run`: generates text.
+struct Run: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Generates text, within a memory budget.",
+    discussion: """
+      Text streams to standard output as it is generated; '--stats' adds an account on standard \
+      error. With '--json' the text, its token ids and the account are one JSON object at the end.
+
+      Example: stoker run model.gguf --memory 4GiB --prompt "The sea" --max-tokens 64 --stats
+      """)
+
+  @Argument(help: "A GGUF file (any of its files, if split): OLMoE or Qwen3-MoE.")
+  var model: String
+
+  @Option(help: "The text to continue.")
+  var prompt: String?
+
+  @Option(help: ArgumentHelp("A file with the text to continue.", valueName: "file"))
+  var promptFile: String?
+
+  @Option(help: ArgumentHelp("The prompt as token ids.", valueName: "1,2,3"))
+  var tokenIds: TokenList?
+
+  @Option(help: "The most tokens to generate.")
+  var maxTokens: Int = 128
+
+  @Option(
+    help: ArgumentHelp(
+      "Decode these tokens instead of sampling any: for benchmarks and recordings.",
+      valueName: "4,5,6"))
+  var forcedIds: TokenList?
+
+  @Flag(help: "Go on after an end-of-text token.")
+  var ignoreEnd = false
+
+  @Flag(help: "Print statistics at the end.")
+  var stats = false
+
+  @Flag(help: "Print one JSON object instead of text.")
+  var json = false
+
+  @OptionGroup var sampling: SamplingArguments
+  @OptionGroup var arguments: ModelArguments
+
+  func validate() throws {
+    let given = [prompt != nil, promptFile != nil, tokenIds != nil].filter { $0 }.count
+    guard given == 1 else {
+      throw ValidationError("Give one of --prompt, --prompt-file and --token-ids.")
+    }
+    guard maxTokens >= 0 else { throw ValidationError("--max-tokens must be 0 or more.") }
+  }
+
+  func run() throws {
+    Interrupt.listen()
+    let file = try ModelFile(path: model)
+    let ids = try promptTokens(file)
+    let needed = ids.count + (forcedIds?.ids.count ?? maxTokens)
+    let loaded = try loadModel(file, arguments.options(context: max(1, needed)))
+    let request = GenerationRequest(
+      prompt: ids, maxTokens: maxTokens, sampling: sampling.parameters, forced: forcedIds?.ids,
+      ignoresEnd: ignoreEnd)
+    var decoder = StreamingDecoder(file.tokenizer)
+    let generation = try loaded.generate(request, isCancelled: { Interrupt.isRequested }) { token in
+      if !json { try Terminal.write(Array(try decoder.append(token).utf8)) }
+    }
+    if json {
+      try Terminal.printJSON(try GenerationReport(generation, tokenizer: file.tokenizer))
+    } else {
+      try Terminal.print(decoder.flush())
+      if stats || generation.statistics.cancelled {
+        Terminal.note(StatisticsTable(generation.statistics).text)
+      }
+    }
+  }
+
+  private func promptTokens(_ file: ModelFile) throws -> [Int32] {
+    if let tokenIds { return tokenIds.ids }
+    if let prompt { return file.tokenizer.encodePrompt(bytes: Array(prompt.utf8)) }
+    return file.tokenizer.encodePrompt(bytes: try readFile(promptFile ?? ""))
+  }
+}
+
+/// Loads a model with a progress line.
+func loadModel(_ file: ModelFile, _ options: ModelOptions) throws -> MoEModel {
+  var progress = ProgressLine("reading experts")
+  defer { progress.clear() }
+  return try MoEModel(file, options: options, logger: makeLogger()) { done, total in
+    progress.draw(done: done, of: total, detail: formatBytes(done))
+  }
+}
+
+/// The bytes of a file the user named.
+func readFile(_ path: String) throws -> [UInt8] {
+  do {
+    return Array(try Data(contentsOf: URL(fileURLWithPath: path)))
+  } catch {
+    throw ValidationError("Could not read '\(path)': \(error)")
+  }
+}
+
+/// A generation as JSON.
+struct GenerationReport: Encodable {
+  let text: String
+  let tokenIds: [Int32]
+  let statistics: StatisticsReport
+
+  init(_ generation: Generation, tokenizer: Tokenizer) throws {
+    text = String(decoding: try tokenizer.decode(generation.tokens), as: UTF8.self)
+    tokenIds = generation.tokens
+    statistics = StatisticsReport(generation.statistics)
+  }
+}

@@ -1,0 +1,31 @@
+import ArgumentParser
+import Logging
+
+/// The `stoker` command.
+@main
+struct StokerCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "stoker",
+    abstract: "Runs mixture-of-experts models that are larger than memory.",
+    discussion: """
+      Experts that do not fit the memory budget are read from disk when the router asks for them. \
+      The output is the same to the bit whatever the budget.
+
+      Start with 'stoker demo'. Then 'stoker inspect MODEL.gguf' says how much memory a model \
+      needs, and 'stoker run MODEL.gguf --memory 4GiB --prompt "..."' generates within it.
+      """,
+    version: "0.1.0",
+    subcommands: [Demo.self, Run.self, Perplexity.self, Inspect.self])
+
+  static func main() {
+    LoggingSystem.bootstrap(StreamLogHandler.standardError)
+    main(nil)
+  }
+}
+
+/// Warnings and errors of this process, on standard error.
+func makeLogger() -> Logger {
+  var logger = Logger(label: "stoker")
+  logger.logLevel = .notice
+  return logger
+}

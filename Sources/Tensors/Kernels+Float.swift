@@ -1,0 +1,73 @@
+internal import CKernels
+
+extension Kernels {
+  /// out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]; `out` may be `x`.
+  package func rmsNorm(
+    _ x: UnsafePointer<Float>, weight: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>,
+    count: Int, epsilon: Float
+  ) {
+    ckernels_rms_norm(set.cValue, x, weight, out, count, epsilon)
+  }
+
+  /// out[i] = silu(gate[i]) * up[i]; `out` may be either input.
+  package func siluMultiply(
+    gate: UnsafePointer<Float>, up: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>,
+    count: Int
+  ) {
+    ckernels_silu_multiply(set.cValue, gate, up, out, count)
+  }
+
+  /// Softmax in place.
+  package func softmax(_ x: UnsafeMutablePointer<Float>, count: Int) {
+    ckernels_softmax(set.cValue, x, count)
+  }
+
+  /// Attention of one query head over the first `positions` rows of its key and value caches.
+  ///
+  /// - Parameters:
+  ///   - keys: [positions, dimension], half precision if `half`, else single; `values` likewise.
+  ///   - scores: scratch of `positions` floats.
+  package func attention(
+    query: UnsafePointer<Float>, keys: UnsafeRawPointer, values: UnsafeRawPointer, half: Bool,
+    positions: Int, dimension: Int, scale: Float, scores: UnsafeMutablePointer<Float>,
+    into out: UnsafeMutablePointer<Float>
+  ) {
+    ckernels_attention(
+      set.cValue, half, query, keys, values, positions, dimension, scale, scores, out)
+  }
+
+  /// Rotates one head in place: pairs (i, i + dimension / 2), the GPT-NeoX layout.
+  package func rope(
+    _ head: UnsafeMutablePointer<Float>, cosines: UnsafePointer<Float>,
+    sines: UnsafePointer<Float>, dimension: Int
+  ) {
+    ckernels_rope(head, cosines, sines, dimension)
+  }
+
+  /// Rounds floats to IEEE half precision, to nearest even.
+  package func storeHalf(
+    _ x: UnsafePointer<Float>, into out: UnsafeMutablePointer<UInt16>, count: Int
+  ) {
+    ckernels_store_half(x, out, count)
+  }
+
+  /// out[i] += x[i].
+  package func add(
+    _ x: UnsafePointer<Float>, to out: UnsafeMutablePointer<Float>, count: Int
+  ) {
+    ckernels_add(x, out, count)
+  }
+
+  /// out[i] += x[i] * scale, rounded once.
+  package func add(
+    _ x: UnsafePointer<Float>, scaledBy scale: Float, to out: UnsafeMutablePointer<Float>,
+    count: Int
+  ) {
+    ckernels_add_scaled(x, scale, out, count)
+  }
+
+  /// Clamps to [-limit, limit] in place.
+  package func clamp(_ x: UnsafeMutablePointer<Float>, limit: Float, count: Int) {
+    ckernels_clamp(x, count, limit)
+  }
+}

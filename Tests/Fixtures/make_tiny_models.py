@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""Makes the tiny random MoE checkpoints and what Hugging Face transformers computes with them.
+
+    make_tiny_models.py [--out DIR] [--find-seeds] [NAME ...]
+
+For each model NAME: NAME.gguf (F32), NAME.json (prompts, greedy continuations, routing) and
+NAME.logits.f32. Needs torch, transformers, tokenizers, gguf, numpy. `--find-seeds` prints the first
+seed of each model whose decisions all have clear margins, instead of writing anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+import transformers
+from transformers import OlmoeConfig, OlmoeForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+import gguf_model
+import tiny_vocabulary
+
+PROMPT_LENGTHS = (1, 7, 40)
+GREEDY_COUNT = 32
+# Two correct float32 implementations differ by about 1e-5 here; every decision is clearer by far.
+MIN_GREEDY_GAP = 1e-2  # top-1 minus top-2 logit of a greedy step
+MIN_ROUTER_GAP = 1e-3  # between neighbours among the top k + 1 router logits
+
+
+@dataclass
+class TinyModel:
+    """How one fixture is made."""
+
+    seed: int
+    pre: str
+    config: dict
+
+    def hugging_face_config(self) -> OlmoeConfig | Qwen3MoeConfig:
+        kind = OlmoeConfig if self.pre == "olmo" else Qwen3MoeConfig
+        return kind(**COMMON, **self.config)
+
+
+COMMON = {
+    "vocab_size": tiny_vocabulary.SIZE,
+    "max_position_embeddings": 256,
+    "num_attention_heads": 4,
+    "eos_token_id": tiny_vocabulary.FIRST_CONTROL + 2,
+    "pad_token_id": tiny_vocabulary.FIRST_CONTROL,
+    "bos_token_id": None,
+}
+OLMOE = {
+    "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 3, "num_key_value_heads": 2,
+    "num_experts": 8, "num_experts_per_tok": 3, "norm_topk_prob": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "tie_word_embeddings": False,
+}  # fmt: skip
+# The expert width is what keeps a file of 3 x 16 experts below 1 MB.
+QWEN3 = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_key_value_heads": 2,
+    "head_dim": 32, "num_local_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 8,
+    "norm_topk_prob": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    "tie_word_embeddings": False,
+}  # fmt: skip
+QWEN3_TIED = QWEN3 | {
+    "num_hidden_layers": 2, "moe_intermediate_size": 16, "tie_word_embeddings": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}  # fmt: skip
+# As many key-value heads as heads, like the published OLMoE; small enough to be cheap.
+OLMOE_CLIP = OLMOE | {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_key_value_heads": 4, "num_experts": 4,
+    "num_experts_per_tok": 2, "clip_qkv": 1.5,
+}  # fmt: skip
+
+MODELS = {
+    "tiny-olmoe": TinyModel(2, "olmo", OLMOE),
+    "tiny-olmoe-clip": TinyModel(6, "olmo", OLMOE_CLIP),
+    "tiny-qwen3moe": TinyModel(15, "qwen2", QWEN3),
+    "tiny-qwen3moe-tied": TinyModel(4, "qwen2", QWEN3_TIED),
+}
+
+
+def build(model: TinyModel, seed: int) -> OlmoeForCausalLM | Qwen3MoeForCausalLM:
+    """The random checkpoint in float32, eager everywhere; the numbers come from numpy's PCG64."""
+    config = model.hugging_face_config()
+    kind = OlmoeForCausalLM if model.pre == "olmo" else Qwen3MoeForCausalLM
+    network = kind._from_config(
+        config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
+    ).eval()
+    random = np.random.default_rng(seed)
+    for name, parameter in sorted(network.named_parameters()):
+        values = random.standard_normal(tuple(parameter.shape))
+        if parameter.ndim == 1:
+            values = 1 + 0.1 * values
+        elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            # Control and padding rows stay faint, so that greedy decoding never picks them.
+            values[tiny_vocabulary.FIRST_CONTROL :] *= 0.1
+            values *= 0.3
+        elif name.endswith("mlp.gate.weight"):
+            values *= 0.25
+        else:
+            # Above 1/sqrt(fan-in), so that the layers outweigh the embedding in the residual.
+            values *= 1.5 / np.sqrt(parameter.shape[-1])
+        parameter.data = torch.from_numpy(values.astype(np.float32))
+    network.tie_weights()
+    return network
+
+
+class Recorder:
+    """Collects the router's choice of every layer of one forward pass."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.logits: list[torch.Tensor] = []
+        self.experts: list[torch.Tensor] = []
+        for layer in network.model.layers:
+            layer.mlp.gate.register_forward_hook(self.record)
+
+    def record(self, module: torch.nn.Module, inputs: tuple, output: tuple) -> None:
+        logits, _, experts = output
+        self.logits.append(logits)
+        self.experts.append(experts)
+
+    def take(self) -> tuple[list, float]:
+        """Experts [token][layer][rank] and the smallest gap between neighbouring router logits."""
+        used = self.experts[0].shape[-1]
+        top = torch.stack(self.logits).sort(dim=-1, descending=True).values[..., : used + 1]
+        gap = (top[..., :-1] - top[..., 1:]).min().item()
+        experts = torch.stack(self.experts, dim=1).tolist()
+        self.logits, self.experts = [], []
+        return experts, gap
+
+
+@torch.no_grad()
+def run_prompt(network: torch.nn.Module, recorder: Recorder, ids: list[int]) -> dict:
+    """Logits and routing of the prompt, and the greedy continuation, each step recomputed whole."""
+    sequence, greedy_gap, router_gap = list(ids), np.inf, np.inf
+    for step in range(GREEDY_COUNT):
+        logits = network(torch.tensor([sequence]), use_cache=False).logits[0]
+        experts, gap = recorder.take()
+        if step == 0:
+            prompt_logits, routing = logits.numpy(), experts
+        best, second = logits[-1].topk(2).values.tolist()
+        greedy_gap, router_gap = min(greedy_gap, best - second), min(router_gap, gap)
+        sequence.append(int(logits[-1].argmax()))
+    return {
+        "ids": ids, "greedy_ids": sequence, "routing": routing, "logits": prompt_logits,
+        "greedy_gap": greedy_gap, "router_gap": router_gap,
+    }  # fmt: skip
+
+
+def run_model(model: TinyModel, seed: int) -> tuple[torch.nn.Module, list[dict]]:
+    """The checkpoint of `seed` and its results for prompts drawn from the same seed."""
+    network = build(model, seed)
+    recorder = Recorder(network)
+    random = np.random.default_rng([seed, 1])
+    limit = tiny_vocabulary.FIRST_CONTROL
+    prompts = [random.integers(0, limit, count).tolist() for count in PROMPT_LENGTHS]
+    return network, [run_prompt(network, recorder, ids) for ids in prompts]
+
+
+def objection(results: list[dict]) -> str | None:
+    """Why a seed makes a poor fixture, or None: unclear decisions, or a text that says nothing."""
+    for result in results:
+        continuation = result["greedy_ids"][len(result["ids"]) :]
+        if result["greedy_gap"] < MIN_GREEDY_GAP:
+            return f"greedy gap {result['greedy_gap']:.2g}"
+        if result["router_gap"] < MIN_ROUTER_GAP:
+            return f"router gap {result['router_gap']:.2g}"
+        if len(set(continuation)) < 8:
+            return f"only {len(set(continuation))} different greedy tokens"
+        if max(continuation) >= tiny_vocabulary.FIRST_CONTROL:
+            return "greedy decoding picks a control token"
+    return None
+
+
+def checkpoint_tensors(network: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The state under the names checkpoints use: transformers 5 fuses the experts in memory."""
+    tensors = {}
+    for name, value in network.state_dict().items():
+        array = value.numpy()
+        prefix, _, suffix = name.rpartition(".experts.")
+        if suffix == "gate_up_proj":
+            for expert, fused in enumerate(array):  # [2 * width, hidden]: gate rows, then up rows
+                gate, up = np.split(fused, 2)
+                tensors[f"{prefix}.experts.{expert}.gate_proj.weight"] = gate
+                tensors[f"{prefix}.experts.{expert}.up_proj.weight"] = up
+        elif suffix == "down_proj":
+            for expert, down in enumerate(array):
+                tensors[f"{prefix}.experts.{expert}.down_proj.weight"] = down
+        else:
+            tensors[name] = array
+    return tensors
+
+
+def write_model(name: str, model: TinyModel, out: Path) -> str:
+    """Writes the three files of one fixture; returns a line about it."""
+    network, results = run_model(model, model.seed)
+    if reason := objection(results):
+        raise ValueError(f"{name} with seed {model.seed}: {reason}; choose another seed")
+    config = network.config.to_dict() | {"architectures": [type(network).__name__]}
+    gguf_path = out / f"{name}.gguf"
+    tensors = checkpoint_tensors(network)
+    parameters = sum(p.numel() for p in network.parameters())
+    label = f"{gguf_model.expert_count(config)}x{parameters / 1e3:.0f}K"
+    gguf_model.write_gguf(
+        gguf_path, config, tensors.__getitem__, tiny_vocabulary.gguf_vocabulary(model.pre),
+        gguf_model.Names(name, label), with_vocab_size=True,
+    )  # fmt: skip
+    gguf_model.verify(gguf_path, gguf_model.tensor_count(config))
+    logits = np.concatenate([result["logits"] for result in results]).astype("<f4")
+    (out / f"{name}.logits.f32").write_bytes(logits.tobytes())
+    keys = ("ids", "greedy_ids", "routing")
+    description = {
+        "model": name,
+        "architecture": gguf_model.ARCHITECTURES[config["architectures"][0]],
+        "seed": model.seed,
+        "made_with": f"transformers {transformers.__version__}, torch {torch.__version__}, "
+        f"gguf {gguf_version()}, numpy {np.__version__}",
+        "vocabulary_size": config["vocab_size"],
+        "prompts": [{key: result[key] for key in keys} for result in results],
+        "texts": tiny_vocabulary.text_cases(model.pre),
+    }
+    text = json.dumps(description, separators=(",", ":"), ensure_ascii=True)
+    (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    greedy_gap = min(result["greedy_gap"] for result in results)
+    router_gap = min(result["router_gap"] for result in results)
+    distinct = [len(set(r["greedy_ids"][len(r["ids"]) :])) for r in results]
+    return (
+        f"{name}: {gguf_path.stat().st_size} bytes, "
+        f"logits {logits.min():.2f} ... {logits.max():.2f} (std {logits.std():.2f}), "
+        f"min greedy gap {greedy_gap:.4f}, min router gap {router_gap:.4f}, "
+        f"different greedy tokens {distinct}"
+    )
+
+
+def gguf_version() -> str:
+    from importlib.metadata import version
+
+    return version(gguf.__name__)
+
+
+def find_seed(model: TinyModel) -> int:
+    """The first seed with nothing to object to."""
+    for seed in range(1, 10_000):
+        if objection(run_model(model, seed)[1]) is None:
+            return seed
+    raise ValueError("no seed below 10000 fits")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MODELS))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--find-seeds", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    for name in arguments.names or MODELS:
+        if arguments.find_seeds:
+            print(f"{name}: seed {find_seed(MODELS[name])}", flush=True)
+        else:
+            print(write_model(name, MODELS[name], arguments.out), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

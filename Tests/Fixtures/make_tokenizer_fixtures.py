@@ -1,0 +1,244 @@
+"""Makes the tokenizer fixtures: small vocabularies and what Hugging Face makes of awkward text.
+
+Made with Python 3.11 and tokenizers 0.23.3; the seed below fixes the random cases.
+
+    python Tests/Fixtures/make_tokenizer_fixtures.py --shared ../shared
+
+Writes tokenizer-unicode.json (character classes and normalization, one entry per fact) and
+tokenizer-{qwen2,olmo,llama-bpe,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
+GGUF file states it (tokens, types, merges, pre) and cases: text as UTF-8 in hexadecimal, the ids of
+`encode(add_special_tokens=False)` and, where the vocabulary normalizes, the normalized text.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import unicodedata
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import pre_tokenizers, trainers
+
+SEED = 20261121
+VOCABULARY_SIZE = 1200
+CL100K = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{DIGITS}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+LANGUAGES = """
+Der Übergang über die Brücke wäre größer, müßte man nicht über sieben Flüsse gehen.
+L'été dernier, où étions-nous ? À l'hôtel, près de la forêt, à côté de l'église.
+El niño pequeño soñó con pingüinos; ¿quién lo creería? ¡Nadie, mañana!
+Příliš žluťoučký kůň úpěl ďábelské ódy. Zażółć gęślą jaźń.
+Съешь же ещё этих мягких французских булок, да выпей чаю. Ещё раз!
+Ξεσκεπάζω την ψυχοφθόρα βδελυγμία, είπε ο άνθρωπος.
+私は毎朝七時に起きて、駅まで歩きます。東京の夏は暑いですね。カタカナも少し。
+我们明天去北京,然后再去上海。你好,世界!一二三四五。
+나는 내일 학교에 갑니다. 안녕하세요, 세계!
+नमस्ते दुनिया। यह एक परीक्षा है और हम सीख रहे हैं।
+السلام عليكم، هذا نص قصير باللغة العربية. رقم ١٢٣.
+שלום עולם, זהו טקסט קצר בעברית.
+สวัสดีชาวโลก นี่คือข้อความสั้น ๆ
+Tôi đang học tiếng Việt, và tôi thấy nó rất thú vị.
+Türkçe'de ı ve İ harfleri farklıdır; ğ yumuşaktır.
+def encode(text: str) -> list[int]:\n    return [ord(c) for c in text if c != '\\n']
+""" * 12
+
+AWKWARD = [
+    "", " ", "  ", "\n", "\t", "\r\n", "\r", "a", " a", "a ", "  a", "\n\na", "\t\ta", " \n a",
+    "Hello, world!", "I'm you're they'll we've he'd it's don't",
+    "I'M YOU'RE THEY'LL WE'VE HE'D IT'S DON'T", "I'm'll'ret've 'S 'T's'", "'sabc 'Sabc ''s '' '",
+    "'\u017f '\u017fa x'\u017fy \u017f's", "'LL'Ll'lL 're'Re'rE've'Ve'vE", "l\u2019\u00e9t\u00e9 it\u2019s",
+    "1 12 123 1234 12345 1234567890", " 1 22  333\t4444\n55555", "3.14159e-10 0x1F600 1,000,000",
+    "\u0661\u0662\u0663\u0664 \u0967\u0968\u0969\u096a \uff11\uff12\uff13\uff14 \u2160\u2161\u2162\u2163 \u00bd\u00bc\u00b2\u00b3",
+    "\u4e00\u4e8c\u4e09 \u3007 \U0001d7d8\U0001d7d9\U0001d7da a1b22c333",
+    "e\u0301 \u00e9 o\u0302\u0323 \u1ed9 A\u030a \u00c5 \u212b n\u0303o", "\u0301abc \u0301 a\u0301\u0316\u0301",
+    "q\u0307\u0323 q\u0323\u0307 s\u0323\u0307 \u1e69 \u1e9b\u0323", "\u1112\u1161\u11ab\u1100\u1173\u11af \ud55c\uae00 \uac00\u11a8",
+    "\u0958 \u0915\u093c \u2126 \u03a9 \u037e \u0340\u0341\u0344 \ufb1d \uf900 \uf951", "\U0001d15e \U0001d157\U0001d165 \U000110ab\U00011099",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 family", "\U0001f1e9\U0001f1ea\U0001f1eb\U0001f1f7 flags",
+    "\U0001f44d\U0001f3fd\u2764\ufe0f\u2603\ufe0e 1\ufe0f\u20e3", "smile \U0001f600\U0001f600\U0001f600!",
+    "a\u00a0b \u00a0c\u00a0\u00a0d", "a\u200bb \u200b\u200bc \ufeffd \u2060e", "\u2028a\u2029\u2028b \u0085c\u0085\u0085",
+    "\u1680\u2000\u2003a\u202f\u205f\u3000b\u180ec", "\x00\x01\x02 a\x00b \x7f\x1b[0m \x0b\x0c\x1c\x1d\x1e\x1f z",
+    "line one\r\nline two\r\n\r\nline three\r\r\n\n\r", "x \n y  \n  z \r\n w\t\n", "...\n\n!!!\r\n ???\n \n;;; \n",
+    "    if (x == 0) {\n\t\treturn -1; // no\n    }\n\n\n", "for i in range(10):\n        print(f\"{i:>3}\")   \n",
+    "<|endoftext|>", "a<|endoftext|>b", "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|<|im_end|>|>", "<|endoftext|><|endoftext|> <|endoftext|>", "<|endoftext", "<|im_end|>\u0338\u0301",
+    "  <|im_end|>  x", "<tool_call>{\"a\": 1}</tool_call> <tool_call", "\u212b<|im_end|>\u212b",
+    "caf\u00e9\u00e9\u00e9 na\u00efve \u00fcber", "STRASSE stra\u00dfe \u0130\u0131 \u01c5 \ufb01\ufb02",
+    "(((((((((())))))))))", "a_b-c.d/e\\f@g#h$i%j^k&l*m", "https://example.org/a?b=c&d=%20#e", "\u201cquoted\u201d \u2014 dash\u2026",
+    "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35\u0e0a\u0e32\u0e27\u0e42\u0e25\u0e01", "\u0928\u092e\u0938\u094d\u0924\u0947 \u0926\u0941\u0928\u093f\u092f\u093e", "\u0627\u0644\u0633\u064e\u0651\u0644\u064e\u0627\u0645",
+    "\ue000\uf8ff\U000f0000 private", "\ufffd\ufffe\uffff\U0010ffff", "\u0378\u0379 unassigned",
+    "the " * 60, "a" * 300, " " * 100 + "x", "\n" * 50, "ab" * 100, "\u00e9" * 90, "\u6f22" * 40, "0" * 100,
+]
+
+
+def runs_of_white_space():
+    for character in (" ", "\t", "\n", "\r\n", "\u00a0", "\u3000"):
+        for length in (1, 2, 3, 4, 7, 8, 15, 16, 17, 33):
+            run = character * length
+            yield f"a{run}b{run}"
+            yield f"{run}1{run}!{run}\n{run}"
+
+
+def random_texts(generator, corpus, count):
+    ranges = [
+        (0x20, 0x7e), (0x00, 0x1f), (0xa0, 0x17f), (0x2b0, 0x36f), (0x370, 0x3ff), (0x400, 0x4ff),
+        (0x590, 0x6ff), (0x900, 0x97f), (0xe00, 0xe7f), (0x1100, 0x11ff), (0x1e00, 0x1fff),
+        (0x2000, 0x206f), (0x2070, 0x218f), (0x3040, 0x30ff), (0x4e00, 0x4eff), (0xac00, 0xacff),
+        (0xf900, 0xfaff), (0xff00, 0xff5e), (0x1d400, 0x1d7ff), (0x1f300, 0x1f64f),
+    ]
+    snippets = [" ", "  ", "\n", "\r\n", "\t", "'s", "'LL", "'", "1", "23", "e\u0301", "\u0323", "\u0307",
+                "<|im_end|>", "<|endoftext|>", "<tool_call>", "...", "the", " the", " and", "A", "\u00e9"]
+    for index in range(count):
+        parts = []
+        for _ in range(generator.randint(1, 14)):
+            kind = generator.random()
+            if kind < 0.45:
+                parts.append(generator.choice(snippets))
+            elif kind < 0.65:
+                start = generator.randrange(len(corpus) - 30)
+                parts.append(corpus[start:start + generator.randint(1, 30)])
+            else:
+                low, high = generator.choice(ranges)
+                for _ in range(generator.randint(1, 5)):
+                    character = chr(generator.randint(low, high))
+                    # What a later Unicode assigned is no fact about the tokenizer.
+                    if unicodedata.category(character) != "Cn":
+                        parts.append(character)
+        yield "".join(parts)
+
+
+def make_tokenizer(name, corpus):
+    tokenizer = Tokenizer(models.BPE(ignore_merges=name == "llama-bpe"))
+    if name == "olmo":
+        splitter = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    else:
+        pattern = CL100K.replace("{DIGITS}", "" if name == "qwen2" else "{1,3}")
+        splitter = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ])
+    tokenizer.pre_tokenizer = splitter
+    if name != "llama-bpe":
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.train_from_iterator(corpus.splitlines(keepends=True), trainer)
+    tokenizer.add_tokens([
+        AddedToken(text, normalized=False)
+        for text in ("<tool_call>", "</tool_call>", "<tool", "   ", "     ")
+        if name == "olmo" or not text.isspace()])
+    if name == "llama-bpe":
+        tokenizer = without_some_merges(tokenizer)
+    return tokenizer
+
+
+def without_some_merges(tokenizer):
+    """Drops merges so that some tokens can be had only whole, which is what the flag is for."""
+    data = json.loads(tokenizer.to_str())
+    merges = data["model"]["merges"]
+    used = {part for merge in merges for part in merge}
+    data["model"]["merges"] = [
+        merge for index, merge in enumerate(merges)
+        if index % 3 or "".join(merge) in used]
+    assert len(data["model"]["merges"]) < len(merges)
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def fixture(name, pre, tokenizer, texts):
+    data = json.loads(tokenizer.to_str())
+    added = {token["id"]: token for token in data["added_tokens"]}
+    tokens = [tokenizer.id_to_token(index) for index in range(tokenizer.get_vocab_size())]
+    types = [
+        1 if index not in added else 3 if added[index]["special"] else 4
+        for index in range(len(tokens))]
+    cases = []
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        case = {"text": text.encode().hex(), "ids": ids}
+        if tokenizer.normalizer is not None:
+            normalized = tokenizer.normalizer.normalize_str(text)
+            if normalized != text:
+                case["normalized"] = normalized.encode().hex()
+        cases.append(case)
+    return {
+        "name": name, "pre": pre, "tokens": tokens, "types": types,
+        "merges": [" ".join(merge) for merge in data["model"]["merges"]],
+        "bos": 0, "eos": 0, "cases": cases,
+    }
+
+
+def unicode_facts():
+    """How the regular expressions classify each assigned scalar, and what NFC makes of each."""
+    scalars = [
+        chr(value) for value in range(0x110000)
+        if unicodedata.category(chr(value)) not in ("Cn", "Cs")]
+    text = "".join(scalars)
+    kinds = ["O"] * len(text)
+    for kind, pattern in (("L", r"\p{L}"), ("N", r"\p{N}"), ("S", r"\s")):
+        split = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
+        for piece, (start, end) in split.pre_tokenize_str(text):
+            for index in range(start, end):
+                kinds[index] = kind
+    ranges = []
+    for scalar, kind in zip(scalars, kinds):
+        value = ord(scalar)
+        if ranges and ranges[-1][2] == kind and ranges[-1][1] == value - 1:
+            ranges[-1][1] = value
+        else:
+            ranges.append([value, value, kind])
+    normalizer = normalizers.NFC()
+    changes = []
+    for scalar in scalars:
+        decomposed = unicodedata.normalize("NFD", scalar)
+        if 0xac00 <= ord(scalar) <= 0xd7a3 and ord(scalar) % 97:
+            continue  # Hangul composes by arithmetic; a sample of it is enough.
+        for form in {scalar, decomposed}:
+            normalized = normalizer.normalize_str(form)
+            if normalized != form:
+                changes.append([form.encode().hex(), normalized.encode().hex()])
+    # Stacks of marks of many classes; some decompose, some end in class 0.
+    marks = (
+        "\u0301\u0316\u0344\u0f73\u0f71\u0f75\u0f81\u094d\u0327\u0345\u093e\u20dd\u09be\u0307\u0323")
+    generator = random.Random(SEED)
+    for _ in range(200):
+        form = "s\u1ed9" + "".join(generator.choices(marks, k=generator.randint(1, 90))) + "a"
+        changes.append([form.encode().hex(), normalizer.normalize_str(form).encode().hex()])
+        assert normalizer.normalize_str(form) == unicodedata.normalize("NFC", form)
+    return {
+        "ranges": [
+            {"first": first, "last": last, "kind": kind} for first, last, kind in ranges],
+        "normalized": [{"text": text, "normalized": normal} for text, normal in sorted(changes)],
+    }
+
+
+def main():
+    here = pathlib.Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shared", type=pathlib.Path, default=here.parents[2] / "shared")
+    arguments = parser.parse_args()
+    demo = arguments.shared / "models" / "demo"
+    corpus = (demo / "fit.txt").read_text(encoding="utf-8")[:200_000] + LANGUAGES
+    generator = random.Random(SEED)
+    texts = AWKWARD + list(runs_of_white_space()) + list(random_texts(generator, corpus, 700))
+    facts = json.dumps(unicode_facts(), separators=(",", ":")) + "\n"
+    (here / "tokenizer-unicode.json").write_text(facts, encoding="utf-8")
+    sources = [("qwen2", "qwen2"), ("olmo", "olmo"), ("llama-bpe", "llama-bpe"), ("demo", "gpt-2")]
+    for name, pre in sources:
+        if name == "demo":
+            tokenizer = Tokenizer.from_file(str(demo / "hf" / "tokenizer.json"))
+        else:
+            tokenizer = make_tokenizer(name, corpus)
+        result = fixture(name, pre, tokenizer, texts)
+        path = here / f"tokenizer-{name}.json"
+        path.write_text(
+            json.dumps(result, ensure_ascii=True, separators=(",", ":")) + "\n", encoding="utf-8")
+        print(path.name, path.stat().st_size, "bytes,", len(result["cases"]), "cases")
+
+
+if __name__ == "__main__":
+    main()

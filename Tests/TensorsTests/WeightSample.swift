@@ -1,0 +1,132 @@
+@testable import Tensors
+
+/// A small generator with a fixed sequence for a seed (SplitMix64).
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+    return z ^ (z >> 31)
+  }
+}
+
+extension ElementType {
+  static let computable = allCases.filter(\.isComputable)
+  static let quantized = computable.filter { $0.blockSize > 1 }
+
+  /// Where a block's half-precision scales and minimums lie.
+  var halfOffsets: [Int] {
+    switch self {
+    case .q4_0, .q5_0, .q8_0: [0]
+    case .q4_1, .q5_1, .q4_K, .q5_K: [0, 2]
+    case .q6_K: [208]
+    default: []
+    }
+  }
+
+  /// The bytes before a block's quants in formats with a minimum; nil in those without.
+  var headerByteCount: Int? {
+    switch self {
+    case .q4_1, .q5_1: 4
+    case .q4_K, .q5_K: 16
+    default: nil
+    }
+  }
+
+  /// Row lengths to test: whole and partial superblocks; odd lengths for the float types.
+  var testColumns: [Int] {
+    switch blockSize {
+    case 1: [1, 2, 3, 5, 7, 15, 16, 17, 31, 33, 64, 100, 255, 512]
+    case 32: [32, 64, 96, 224, 256, 288, 512, 736, 768, 2048]
+    default: [256, 512, 768, 2048]
+    }
+  }
+}
+
+/// What fills the quants (and the small integer scales) of a sample.
+enum Payload: Hashable, Sendable {
+  case random
+  case bytes(UInt8)
+  case zeroScales
+
+  /// Random ones, and the largest, the smallest and the most lopsided there are.
+  static let all: [Payload] =
+    [.random, .zeroScales] + ([0x00, 0xff, 0x0f, 0xf0, 0x7f, 0x80] as [UInt8]).map(Payload.bytes)
+}
+
+/// A weight matrix [rows, columns] of a type, in its file format, with finite scales.
+struct WeightSample {
+  let type: ElementType
+  let rows: Int
+  let columns: Int
+  private(set) var bytes: [UInt8]
+
+  init(
+    _ type: ElementType, rows: Int, columns: Int, payload: Payload = .random, seed: UInt64 = 1
+  ) throws {
+    var generator = SeededGenerator(seed: seed &+ UInt64(type.rawValue) << 32)
+    self.type = type
+    self.rows = rows
+    self.columns = columns
+    let byteCount = type.byteCount(valueCount: rows * columns)!
+    bytes = (0..<byteCount).map { _ in
+      if case .bytes(let byte) = payload { byte } else { .random(in: 0...255, using: &generator) }
+    }
+    guard type.blockSize > 1 else {
+      fillFloats(payload, using: &generator)
+      return
+    }
+    for block in stride(from: 0, to: byteCount, by: type.blockByteCount) {
+      for offset in type.halfOffsets {
+        let half = Float16(Float.random(in: -1...1, using: &generator))
+        store(payload == .zeroScales ? 0 : half.bitPattern, at: block + offset)
+      }
+    }
+  }
+
+  /// The values, [rows * columns], by dequantization.
+  var values: [Float] { Self.dequantized(type, bytes, count: rows * columns) }
+
+  /// |scale * q| + |minimum| of each value: what rounding errors are relative to.
+  var magnitudes: [Float] {
+    guard let header = type.headerByteCount else { return values.map(abs) }
+    var withoutQuants = bytes
+    for i in bytes.indices where i % type.blockByteCount >= header { withoutQuants[i] = 0 }
+    let minimums = Self.dequantized(type, withoutQuants, count: rows * columns)
+    return zip(values, minimums).map { abs($0 - $1) + abs($1) }
+  }
+
+  private static func dequantized(_ type: ElementType, _ bytes: [UInt8], count: Int) -> [Float] {
+    [Float](unsafeUninitializedCapacity: count) { buffer, initialized in
+      buffer.initialize(repeating: 0)
+      initialized = count
+      bytes.withUnsafeBytes {
+        Kernels(set: .portable).dequantize(
+          type: type, blocks: $0.baseAddress!, count: count, into: buffer.baseAddress!)
+      }
+    }
+  }
+
+  private mutating func fillFloats(_ payload: Payload, using generator: inout SeededGenerator) {
+    for i in 0..<rows * columns {
+      let value: Float = payload == .random ? .random(in: -1...1, using: &generator) : 0
+      switch type {
+      case .f16: store(Float16(value).bitPattern, at: 2 * i)
+      case .bf16: store(UInt16(value.bitPattern >> 16), at: 2 * i)
+      default:
+        store(UInt16(truncatingIfNeeded: value.bitPattern), at: 4 * i)
+        store(UInt16(value.bitPattern >> 16), at: 4 * i + 2)
+      }
+    }
+  }
+
+  private mutating func store(_ value: UInt16, at offset: Int) {
+    bytes[offset] = UInt8(truncatingIfNeeded: value)
+    bytes[offset + 1] = UInt8(value >> 8)
+  }
+}
