@@ -64,15 +64,9 @@ let package = Package(
       swiftSettings: swiftSettings),
     // Tests
     tests("TensorsTests", ["Tensors"], exclude: ["Fixtures"]),
-    tests("DirectIOTests", ["CLinux", "DirectIO"]),
-    tests("ResidencyTests", ["Residency", "Routing"]),
     tests("CheckpointsTests", ["Checkpoints", "Tensors"], exclude: ["Fixtures"]),
-    tests(
-      "ExpertRuntimeTests",
-      ["Checkpoints", "DirectIO", "ExpertRuntime", "Residency", "Routing", "Tensors"]),
     tests("ModelsTests", ["Checkpoints", "Models", "Tensors"]),
-    tests("StokerTests", ["Stoker"]),
-    tests("StokerCLITests", []),
+    tests("StokerTests", ["Stoker", .product(name: "Logging", package: "swift-log")]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -96,7 +96,9 @@ struct ArchitectureKeys {
     let type = try source.stringIfPresent(name(typeKey))
     // The second is the name in files of 2023. Zero means "not stated".
     var factor = try source.floatIfPresent(name(factorKey))
-    if factor == nil || factor == 0 { factor = try source.floatIfPresent(name("rope.scale_linear")) }
+    if factor == nil || factor == 0 {
+      factor = try source.floatIfPresent(name("rope.scale_linear"))
+    }
     if factor == 0 { factor = nil }
     if let factor, !factor.isFinite || factor < 1 {
       throw invalid(factorKey, "\(factor)", "a finite number of at least 1")

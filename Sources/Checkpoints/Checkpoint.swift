@@ -7,7 +7,9 @@ internal import Glibc
 package struct Checkpoint: MetadataSource, Sendable {
   /// A file of a checkpoint.
   package struct File: Sendable, Hashable {
+    /// As given, or found beside the file that was opened.
     package let path: String
+    /// The size of the file.
     package let byteCount: UInt64
   }
 

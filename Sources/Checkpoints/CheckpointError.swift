@@ -7,59 +7,94 @@ package enum CheckpointError: Error, Hashable, Sendable {
 
   /// A system call failed; `errno` is its code.
   case system(operation: String, path: String, errno: Int32)
+  /// A directory, device or pipe.
   case notRegularFile(path: String)
+  /// The file system has not the bytes that the file needs.
   case insufficientSpace(path: String, needed: UInt64, available: UInt64)
 
   // MARK: The header of a GGUF file
 
+  /// The first four bytes are not 'GGUF'.
   case invalidMagic(path: String, found: [UInt8])
+  /// A GGUF file in the other byte order.
   case bigEndian(path: String)
+  /// A GGUF version other than 2 and 3.
   case unsupportedVersion(path: String, found: UInt32)
   /// The file ends inside `item`, which begins at byte `offset`.
   case truncated(path: String, item: String, offset: UInt64, needed: UInt64, available: UInt64)
   /// A count or length that the rest of the file cannot hold.
   case countExceedsFile(path: String, item: String, found: UInt64, available: UInt64)
+  /// A count beyond `GGUFLimits`.
   case countExceedsLimit(path: String, item: String, found: UInt64, limit: UInt64)
+  /// The header goes beyond `GGUFLimits.headerByteCount` bytes in `item`.
   case headerTooLarge(path: String, item: String, limit: UInt64)
+  /// A name of no bytes, or of too many.
   case invalidLength(path: String, item: String, found: UInt64, minimum: Int, maximum: Int)
+  /// Text that is not UTF-8.
   case invalidUTF8(path: String, item: String)
+  /// A metadata key that occurs twice.
   case duplicateKey(path: String, key: String)
+  /// A value type that GGUF does not have.
   case unknownMetadataType(path: String, key: String, found: UInt32)
+  /// A bool that is neither 0 nor 1.
   case invalidBool(path: String, key: String, found: UInt8)
+  /// Arrays in arrays beyond `GGUFLimits.nestingDepth`.
   case nestingTooDeep(path: String, key: String, limit: Int)
+  /// An alignment that is no power of two, or too small or large.
   case invalidAlignment(path: String, found: UInt64)
 
   // MARK: Tensors of a GGUF file
 
+  /// A tensor name that occurs twice, in one file or in two of a split.
   case duplicateTensor(path: String, tensor: String)
+  /// A tensor type that ggml does not have, or has retired.
   case unknownElementType(path: String, tensor: String, found: UInt32)
+  /// No dimensions, or more than four.
   case invalidDimensionCount(path: String, tensor: String, found: UInt32)
   /// A dimension of zero or beyond what a process can address.
   case invalidDimension(path: String, tensor: String, axis: Int, found: UInt64)
+  /// A size beyond what a process can address.
   case tensorTooLarge(path: String, tensor: String, shape: [Int])
+  /// Rows that are not whole blocks of the type.
   case partialBlock(path: String, tensor: String, type: ElementType, rowLength: Int)
+  /// An offset, from the beginning of the data, that breaks the alignment.
   case misalignedTensor(path: String, tensor: String, offset: UInt64, alignment: UInt64)
+  /// A tensor that ends beyond the file.
   case tensorOutOfRange(
     path: String, tensor: String, offset: UInt64, byteCount: Int, fileByteCount: UInt64)
+  /// Two tensors that share bytes.
   case overlappingTensors(path: String, first: String, second: String)
 
   // MARK: Split checkpoints
 
+  /// A file of a split checkpoint is not there.
   case missingShard(path: String, openedFrom: String)
+  /// Files that together exceed `Int`, which only sparse ones can.
   case checkpointTooLarge(path: String)
+  /// A file's name contradicts the place in the split that its metadata states.
   case invalidSplitName(path: String, expected: String)
+  /// Files that do not belong to the same split.
   case splitMismatch(path: String, key: String, found: Int, expected: Int)
+  /// A key with different values in two files of a split.
   case conflictingMetadata(path: String, key: String, firstPath: String)
 
   // MARK: Metadata and model
 
+  /// A metadata key that is needed.
   case missingKey(path: String, key: String, expected: String)
+  /// A metadata value of another type than the key has.
   case wrongType(path: String, key: String, found: String, expected: String)
+  /// A metadata value that makes no sense or is not supported.
   case invalidValue(path: String, key: String, found: String, expected: String)
+  /// A model that cannot be run.
   case unsupportedArchitecture(path: String, found: String, supported: [String])
+  /// A tensor that the model needs.
   case missingTensor(path: String, tensor: String)
+  /// A tensor that the model is not known to have.
   case unsupportedTensor(path: String, tensor: String)
+  /// A tensor whose shape contradicts the model's numbers.
   case wrongShape(path: String, tensor: String, found: [Int], expected: [Int])
+  /// A tensor stored in a type that cannot be computed in its place.
   case unsupportedElementType(
     path: String, tensor: String, found: ElementType, supported: [ElementType])
 
@@ -181,14 +216,21 @@ extension CheckpointError: CustomStringConvertible {
     case .missingTensor(let path, let tensor):
       "'\(path)': tensor '\(tensor)' is missing"
     case .unsupportedTensor(let path, let tensor):
-      "'\(path)': tensor '\(tensor)' is not supported: the model would be wrong without it"
+      "'\(path)': tensor '\(tensor)' is not supported, and the model would be wrong without it"
     case .wrongShape(let path, let tensor, let found, let expected):
       "'\(path)': tensor '\(tensor)' has shape \(found), expected \(expected)"
     case .unsupportedElementType(let path, let tensor, let found, let supported):
       "'\(path)': tensor '\(tensor)' is stored as \(found.name), expected one of "
         + supported.map(\.name).joined(separator: ", ")
-    default:
-      preconditionFailure("every case of CheckpointError has its sentence")
+    // Named one by one, so that a new case does not compile without its sentence.
+    case .system, .notRegularFile, .insufficientSpace, .missingShard, .checkpointTooLarge,
+      .invalidSplitName, .splitMismatch, .conflictingMetadata, .wrongDataSize, .excessData,
+      .invalidMagic, .bigEndian, .unsupportedVersion, .truncated, .countExceedsFile,
+      .countExceedsLimit, .headerTooLarge, .invalidLength, .invalidUTF8, .duplicateKey,
+      .unknownMetadataType, .invalidBool, .nestingTooDeep, .invalidAlignment, .duplicateTensor,
+      .unknownElementType, .invalidDimensionCount, .invalidDimension, .tensorTooLarge,
+      .partialBlock, .misalignedTensor, .tensorOutOfRange, .overlappingTensors:
+      preconditionFailure("the sentence of this case belongs in one of the properties above")
     }
   }
 }

@@ -6,11 +6,17 @@ package struct ExpertShape: Sendable, Hashable {
   package let hidden: Int
   /// Rows of gate and up, columns of down.
   package let feedForward: Int
+  /// The type of the gate matrix.
   package let gateType: ElementType
+  /// The type of the up matrix.
   package let upType: ElementType
+  /// The type of the down matrix.
   package let downType: ElementType
+  /// The bytes of one expert's gate matrix.
   package let gateByteCount: Int
+  /// The bytes of one expert's up matrix.
   package let upByteCount: Int
+  /// The bytes of one expert's down matrix.
   package let downByteCount: Int
 
   /// The bytes of one expert.
@@ -23,13 +29,17 @@ package struct ExpertSlice: Sendable, Hashable {
   package let file: Int
   /// The first byte, from the beginning of the file.
   package let offset: UInt64
+  /// The bytes of the matrix.
   package let byteCount: Int
 }
 
 /// Where the three matrices of one expert lie.
 package struct ExpertSlices: Sendable, Hashable {
+  /// Gate, [hidden, feed-forward] in GGML's order.
   package let gate: ExpertSlice
+  /// Up, of the shape of gate.
   package let up: ExpertSlice
+  /// Down, [feed-forward, hidden] in GGML's order.
   package let down: ExpertSlice
 }
 
@@ -83,6 +93,7 @@ package struct ExpertLayout: Sendable {
     }
   }
 
+  /// Layers of the model.
   package var layerCount: Int { shapes.count }
 
   /// The form of the experts of `layer`.

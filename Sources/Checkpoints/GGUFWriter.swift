@@ -8,11 +8,14 @@ package import Tensors
 package struct GGUFWriter: ~Copyable {
   /// A tensor to be written.
   package struct Tensor: Sendable {
+    /// At most 256 bytes of UTF-8.
     package let name: String
+    /// How its values are stored.
     package let type: ElementType
     /// In GGML's order: the first is a row's length.
     package let shape: [Int]
 
+    /// Declares a tensor; `GGUFWriter` checks it.
     package init(name: String, type: ElementType, shape: [Int]) {
       self.name = name
       self.type = type

@@ -38,9 +38,11 @@ package struct YarnScaling: Sendable, Equatable {
 
 /// The numbers of a model, as its checkpoint's metadata states them.
 package struct ModelDescription: Sendable, Equatable {
+  /// `general.architecture`.
   package let architecture: Architecture
   /// `general.name`, or the architecture's name without one.
   package let name: String
+  /// Layers, each of attention and experts.
   package let layerCount: Int
   /// Values of a hidden state.
   package let hiddenSize: Int
@@ -60,7 +62,9 @@ package struct ModelDescription: Sendable, Equatable {
   package let expertFeedForwardSize: Int
   /// Tokens of the longest context the model was made for.
   package let contextLength: Int
+  /// The base of the rotary frequencies.
   package let ropeBase: Float
+  /// How rotary angles are changed for long contexts.
   package let ropeScaling: RopeScaling
   /// Added to the mean square in every RMS norm.
   package let rmsEpsilon: Float
@@ -68,6 +72,7 @@ package struct ModelDescription: Sendable, Equatable {
   package let normalizeTopK: Bool
   /// The absolute value to which queries, keys and values are clamped, if any.
   package let qkvClamp: Float?
+  /// What the norm of queries and keys runs over.
   package let queryKeyNorm: QueryKeyNorm
   /// Whether the output projection is the token embedding.
   package let tiedOutput: Bool

@@ -2,7 +2,9 @@ package import Tensors
 
 /// What a checkpoint says of a tensor and where its bytes lie.
 package struct TensorInfo: Sendable, Hashable {
+  /// Such as `blk.0.attn_q.weight`; unique in a checkpoint.
   package let name: String
+  /// How the values are stored.
   package let type: ElementType
   /// The dimensions in GGML's order: the first is a row's length, and varies fastest.
   package let shape: [Int]

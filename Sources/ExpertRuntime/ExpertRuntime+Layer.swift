@@ -124,7 +124,9 @@ extension ExpertRuntime {
       let matrix = ExpertMatrix(rawValue: Int(completion.tag & 3))!
       flights[slot].remaining -= 1
       if let error = completion.error {
-        if firstFailure == nil { firstFailure = ReadFailure(slot: slot, matrix: matrix, error: error) }
+        if firstFailure == nil {
+          firstFailure = ReadFailure(slot: slot, matrix: matrix, error: error)
+        }
         flights[slot].failed = true
       } else {
         tasks[flights[slot].task].arrived |= 1 << UInt8(matrix.rawValue)

@@ -33,7 +33,8 @@ struct Demo: ParsableCommand {
       prompt: prompt, maxTokens: maxTokens, sampling: SamplingParameters(temperature: 0))
     var options = arguments.options(context: prompt.count + max(1, maxTokens))
     let needs = try file.requirements(options)
-    options.memory = arguments.memory?.byteCount
+    options.memory =
+      arguments.memory?.byteCount
       ?? max(needs.minimumBudget, needs.fullBudget - needs.allSlots * 2 / 3)
 
     if !json {
@@ -44,12 +45,13 @@ struct Demo: ParsableCommand {
     var decoder = StreamingDecoder(file.tokenizer)
     if !json { try Terminal.write(Array(self.prompt.utf8)) }
     let offloaded = try MoEModel(file, options: options, logger: makeLogger()).generate(
-      request, isCancelled: { Interrupt.isRequested }
-    ) { token in
-      if !json { try Terminal.write(Array(try decoder.append(token).utf8)) }
-    }
+      request, isCancelled: { Interrupt.isRequested },
+      onToken: { token in
+        if !json { try Terminal.write(Array(try decoder.append(token).utf8)) }
+      })
     if !json {
-      try Terminal.print(decoder.flush() + "\n\n" + StatisticsTable(offloaded.statistics).text + "\n")
+      try Terminal.print(
+        decoder.flush() + "\n\n" + StatisticsTable(offloaded.statistics).text + "\n")
     }
     guard !offloaded.statistics.cancelled else { return }
 
@@ -62,7 +64,8 @@ struct Demo: ParsableCommand {
       try Terminal.printJSON(
         Report(
           offloaded: try GenerationReport(offloaded, tokenizer: file.tokenizer),
-          resident: try GenerationReport(resident, tokenizer: file.tokenizer), identical: identical))
+          resident: try GenerationReport(resident, tokenizer: file.tokenizer), identical: identical)
+      )
     } else {
       try Terminal.print("The same with every expert resident:\n")
       try Terminal.write(Array(self.prompt.utf8))
@@ -71,7 +74,7 @@ struct Demo: ParsableCommand {
       try Terminal.print(
         identical
           ? "Both texts are identical: \(resident.tokens.count) of \(resident.tokens.count) tokens."
-          : "THE TEXTS DIFFER. This is a bug; please report it.")
+          : "The texts differ: this is a bug.")
     }
     if !identical { throw ExitCode.failure }
   }

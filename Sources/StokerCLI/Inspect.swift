@@ -40,7 +40,8 @@ struct Inspect: ParsableCommand {
       ("vocabulary", "\(s.vocabulary) tokens; context \(s.contextLength)"),
     ]
     for group in s.expertGroups {
-      let layers = group.firstLayer == group.lastLayer
+      let layers =
+        group.firstLayer == group.lastLayer
         ? "layer \(group.firstLayer)" : "layers \(group.firstLayer)-\(group.lastLayer)"
       rows.append(
         (

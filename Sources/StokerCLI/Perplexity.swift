@@ -49,11 +49,11 @@ struct Perplexity: ParsableCommand {
     var progress = ProgressLine("perplexity")
     let result = try loaded.perplexity(
       of: tokens, window: window, isCancelled: { Interrupt.isRequested },
-      onLogits: output.map { output in { try output.append($0) } }
-    ) { done, total, perplexity in
-      let detail = perplexity.map { "perplexity \(formatFixed($0, digits: 4))" } ?? ""
-      progress.draw(done: done, of: total, detail: detail)
-    }
+      onLogits: output.map { output in { try output.append($0) } },
+      progress: { done, total, perplexity in
+        let detail = perplexity.map { "perplexity \(formatFixed($0, digits: 4))" } ?? ""
+        progress.draw(done: done, of: total, detail: detail)
+      })
     progress.clear()
     try output?.close()
     if json {

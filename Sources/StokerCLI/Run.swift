@@ -91,9 +91,11 @@ struct Run: ParsableCommand {
       prompt: ids, maxTokens: maxTokens, sampling: sampling.parameters, forced: forcedIds?.ids,
       ignoresEnd: ignoreEnd)
     var decoder = StreamingDecoder(file.tokenizer)
-    let generation = try loaded.generate(request, isCancelled: { Interrupt.isRequested }) { token in
-      if !json { try Terminal.write(Array(try decoder.append(token).utf8)) }
-    }
+    let generation = try loaded.generate(
+      request, isCancelled: { Interrupt.isRequested },
+      onToken: { token in
+        if !json { try Terminal.write(Array(try decoder.append(token).utf8)) }
+      })
     if json {
       try Terminal.printJSON(try GenerationReport(generation, tokenizer: file.tokenizer))
     } else {

@@ -69,12 +69,14 @@ struct ProgressLine {
     let now = ContinuousClock.now
     if let lastDrawn, now - lastDrawn < .milliseconds(100), done < total { return }
     lastDrawn = now
-    let elapsed = Double((now - start).components.seconds)
+    let elapsed =
+      Double((now - start).components.seconds)
       + Double((now - start).components.attoseconds) * 1e-18
     let fraction = Double(done) / Double(total)
     let width = 24
     let filled = Int(fraction * Double(width))
-    let bar = String(repeating: "#", count: filled)
+    let bar =
+      String(repeating: "#", count: filled)
       + String(repeating: ".", count: width - filled)
     var line = "\r\(label) [\(bar)] \(formatFixed(100 * fraction, digits: 0)) %"
     if fraction > 0, elapsed > 0.5 {

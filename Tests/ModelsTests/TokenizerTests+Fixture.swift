@@ -1,3 +1,4 @@
+import Checkpoints
 import FoundationEssentials
 
 @testable import Models

@@ -85,6 +85,11 @@ public struct Tokenizer: Sendable {
     return [bosID] + ids
   }
 
+  /// The tokens of a prompt; see `encodePrompt(bytes:parseSpecial:)`.
+  public func encodePrompt(_ text: String, parseSpecial: Bool = true) -> [Int32] {
+    encodePrompt(bytes: Array(text.utf8), parseSpecial: parseSpecial)
+  }
+
   /// Encodes text that holds no special tokens.
   private func encodePlain(
     _ text: Span<UInt8>, with merger: inout PieceMerger, into output: inout [Int32]

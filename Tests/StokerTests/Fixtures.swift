@@ -1,0 +1,61 @@
+import FoundationEssentials
+import Logging
+import Stoker
+import Testing
+
+/// Files the tests read, from their place in the source tree.
+enum Fixtures {
+  static let repository = URL(fileURLWithPath: #filePath)
+    .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+  static let shared = repository.deletingLastPathComponent().appendingPathComponent("shared")
+  static let sharedDemo = shared.appendingPathComponent("models/demo")
+  static let demo = repository.appendingPathComponent(
+    "Sources/StokerCLI/Resources/demo-Q4_K_M.gguf"
+  ).path
+  /// Made by .ci/test from the demo checkpoint, where it is present.
+  static let demoF32 = repository.appendingPathComponent(".build-fixtures/demo-F32.gguf").path
+
+  static let hasSharedDemo = FileManager.default.fileExists(atPath: sharedDemo.path)
+  static let hasDemoF32 = hasSharedDemo && FileManager.default.fileExists(atPath: demoF32)
+
+  static func tiny(_ name: String) -> String {
+    repository.appendingPathComponent("Tests/Fixtures/\(name).gguf").path
+  }
+
+  static func data(_ name: String) throws -> Data {
+    try Data(contentsOf: repository.appendingPathComponent("Tests/Fixtures/\(name)"))
+  }
+
+  static func floats(_ data: Data) -> [Float] {
+    data.withUnsafeBytes { bytes in
+      (0..<(bytes.count / 4)).map {
+        Float(
+          bitPattern: UInt32(
+            littleEndian: bytes.loadUnaligned(fromByteOffset: $0 * 4, as: UInt32.self)))
+      }
+    }
+  }
+
+  /// A model with every expert resident, unless `memory` says otherwise.
+  static func model(_ path: String, _ options: ModelOptions = ModelOptions()) throws -> MoEModel {
+    try MoEModel(try ModelFile(path: path), options: options, logger: Logger(label: "test"))
+  }
+
+  /// The logits of every token of `ids`, run as one prompt: [tokens][vocabulary].
+  static func logits(_ model: MoEModel, _ ids: [Int32]) throws -> [[Float]] {
+    var rows: [[Float]] = []
+    _ = try model.perplexity(of: ids, window: ids.count, onLogits: { rows.append(Array($0)) })
+    return rows
+  }
+}
+
+/// The largest absolute difference; infinite where one is NaN or the sizes differ.
+func largestDifference(_ a: [Float], _ b: some Collection<Float>) -> Float {
+  guard a.count == b.count else { return .infinity }
+  var largest: Float = 0
+  for (x, y) in zip(a, b) {
+    guard !x.isNaN, !y.isNaN else { return .infinity }
+    largest = max(largest, (x - y).magnitude)
+  }
+  return largest
+}

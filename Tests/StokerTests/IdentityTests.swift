@@ -1,0 +1,89 @@
+import Logging
+import Routing
+import Stoker
+import Testing
+
+@testable import Stoker
+
+/// The promise: output is the same to the bit whatever the budget, the read engine, the page cache
+/// and the number of threads.
+@Suite struct IdentityTests {
+  private static let context = 96
+  private static let prompt: [Int32] = (0..<40).map { ($0 * 37 + 11) % 300 }
+
+  private func output(_ file: ModelFile, _ options: ModelOptions) throws -> [UInt32] {
+    let model = try MoEModel(file, options: options, logger: .init(label: "test"))
+    var bits: [UInt32] = []
+    var next: Int32 = 0
+    func note(_ logits: UnsafeMutableBufferPointer<Float>) {
+      bits += logits.map(\.bitPattern)
+      next = Int32(logits.indices.max { logits[$0] < logits[$1] }!)
+    }
+    try model.transformer.forward(Self.prompt.span, at: 0, phase: .prefill, logits: .all) {
+      note($1)
+    }
+    for step in 0..<24 {
+      try model.transformer.forward(
+        [next].span, at: Self.prompt.count + step, phase: .decode, logits: .last
+      ) { note($1) }
+    }
+    return bits
+  }
+
+  private func options(_ memory: Int) -> [(String, ModelOptions)] {
+    var all: [(String, ModelOptions)] = []
+    for io in [ReadEngineKind.uring, .pread] {
+      for direct in [DirectPolicy.auto, .off] {
+        for threads in [1, 2] {
+          all.append(
+            (
+              "\(memory) bytes, \(io), direct \(direct), \(threads) threads",
+              ModelOptions(
+                memory: memory, context: Self.context, threads: threads, io: io, direct: direct)
+            ))
+        }
+      }
+    }
+    return all
+  }
+
+  @Test(arguments: [
+    Fixtures.tiny("tiny-olmoe"), Fixtures.tiny("tiny-qwen3moe"), Fixtures.demo,
+  ])
+  func outputIsIdenticalWhateverTheBudget(_ path: String) throws {
+    let file = try ModelFile(path: path)
+    let needs = try file.requirements(ModelOptions(context: Self.context, threads: 2))
+    let expected = try output(
+      file, ModelOptions(memory: needs.fullBudget + (16 << 20), context: Self.context, threads: 1))
+    #expect(expected.contains { Float(bitPattern: $0) != 0 })
+    for share in [1.0, 0.5, 0.25, 0] {
+      let slots = max(needs.minimumSlots, Int(Double(needs.allSlots) * share))
+      // The process may have grown since `needs` was taken; the budget must not cut slots for it.
+      let memory =
+        try file.requirements(ModelOptions(context: Self.context, threads: 2))
+        .fullBudget - needs.allSlots + slots
+      for (name, options) in options(memory) {
+        let identical = try output(file, options) == expected
+        #expect(identical, "\(name)")
+      }
+    }
+  }
+
+  @Test func chunksOfAPromptChangeNoBit() throws {
+    let model = try Fixtures.model(Fixtures.demo, ModelOptions(context: Self.context))
+    var whole: [[Float]] = []
+    try model.transformer.forward(Self.prompt.span, at: 0, phase: .prefill, logits: .all) {
+      whole.append(Array($1))
+    }
+    for size in [1, 7, 39] {
+      var parts: [[Float]] = []
+      for start in stride(from: 0, to: Self.prompt.count, by: size) {
+        let part = Array(Self.prompt[start..<min(start + size, Self.prompt.count)])
+        try model.transformer.forward(part.span, at: start, phase: .prefill, logits: .all) {
+          parts.append(Array($1))
+        }
+      }
+      #expect(parts == whole)
+    }
+  }
+}

@@ -1,0 +1,83 @@
+import FoundationEssentials
+import Stoker
+import Testing
+
+/// What transformers computed in float32 on the same weights (Tests/Fixtures/README.md).
+private struct Reference: Decodable {
+  struct Prompt: Decodable {
+    let ids: [Int32]
+    /// The prompt and its greedy continuation.
+    let greedyIds: [Int32]
+    let greedyText: String?
+  }
+  let vocabularySize: Int
+  let prompts: [Prompt]
+}
+
+private func decoder() -> JSONDecoder {
+  let decoder = JSONDecoder()
+  decoder.keyDecodingStrategy = .convertFromSnakeCase
+  return decoder
+}
+
+private let greedy = SamplingParameters(temperature: 0)
+
+@Suite struct OracleTests {
+  @Test(arguments: ["tiny-olmoe", "tiny-olmoe-clip", "tiny-qwen3moe", "tiny-qwen3moe-tied"])
+  func tinyModelsAgreeWithTransformers(_ name: String) throws {
+    let reference = try decoder().decode(Reference.self, from: Fixtures.data("\(name).json"))
+    let expected = Fixtures.floats(try Fixtures.data("\(name).logits.f32"))
+    let model = try Fixtures.model(Fixtures.tiny(name))
+    var row = 0
+    for prompt in reference.prompts {
+      let width = reference.vocabularySize
+      if prompt.ids.count >= 4 {
+        for logits in try Fixtures.logits(model, prompt.ids) {
+          #expect(largestDifference(logits, expected[(row * width)..<((row + 1) * width)]) < 1e-3)
+          row += 1
+        }
+      } else {
+        row += prompt.ids.count
+      }
+      let continuation = try model.generate(
+        GenerationRequest(prompt: prompt.ids, maxTokens: 32, sampling: greedy, ignoresEnd: true))
+      #expect(prompt.ids + continuation.tokens == prompt.greedyIds)
+    }
+    #expect(row * reference.vocabularySize == expected.count)
+  }
+
+  @Test(.enabled(if: Fixtures.hasDemoF32, "run .ci/test with ../shared present"))
+  func demoModelAgreesWithTransformers() throws {
+    let prompts = try decoder().decode(
+      [Reference.Prompt].self,
+      from: Data(contentsOf: Fixtures.sharedDemo.appendingPathComponent("reference.json")))
+    let model = try Fixtures.model(Fixtures.demoF32)
+    for (index, prompt) in prompts.enumerated() {
+      let expected = Fixtures.floats(
+        try Data(contentsOf: Fixtures.sharedDemo.appendingPathComponent("logits-\(index).f32")))
+      let logits = try Fixtures.logits(model, prompt.ids).flatMap { $0 }
+      #expect(largestDifference(logits, expected) < 2e-3)
+      let continuation = try model.generate(
+        GenerationRequest(prompt: prompt.ids, maxTokens: 64, sampling: greedy, ignoresEnd: true))
+      #expect(prompt.ids + continuation.tokens == prompt.greedyIds)
+      let text = try model.file.tokenizer.decode(continuation.tokens)
+      #expect(String(decoding: text, as: UTF8.self) == prompt.greedyText)
+    }
+  }
+
+  /// llama.cpp's figures for the same files, from the README beside them.
+  @Test(
+    .enabled(if: Fixtures.hasSharedDemo, "needs ../shared"),
+    arguments: [
+      ("Q8_0", "prose", 93.21), ("Q8_0", "code", 31.33), ("Q4_0", "prose", 93.44),
+      ("Q4_0", "code", 31.28), ("Q4_K_M", "prose", 93.36), ("Q4_K_M", "code", 31.46),
+    ])
+  func demoPerplexityAgreesWithLlamaCpp(type: String, text: String, expected: Double) throws {
+    let path = Fixtures.sharedDemo.appendingPathComponent("demo-\(type).gguf").path
+    let model = try Fixtures.model(path, ModelOptions(context: 512))
+    let bytes = try Data(contentsOf: Fixtures.sharedDemo.appendingPathComponent("\(text).txt"))
+    let ids = model.file.tokenizer.encodePrompt(bytes: Array(bytes))
+    let result = try model.perplexity(of: ids, window: 512)
+    #expect(abs(result.perplexity / expected - 1) < 0.005)
+  }
+}
