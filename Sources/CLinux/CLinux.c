@@ -13,11 +13,20 @@
 #include <unistd.h>
 
 int clinux_open_read_only(const char *path, int direct) {
+  // Without O_NONBLOCK, opening a named pipe waits for somebody to write to it.
+  int flags = O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0);
   int descriptor;
   do {
-    descriptor = open(path, O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
+    descriptor = open(path, flags | O_NONBLOCK);
   } while (descriptor < 0 && errno == EINTR);
-  return descriptor < 0 ? -errno : descriptor;
+  if (descriptor < 0) return -errno;
+  // Reads themselves may wait: io_uring tells the difference even for regular files.
+  if (fcntl(descriptor, F_SETFL, flags & ~O_CLOEXEC) != 0) {
+    int code = errno;
+    close(descriptor);
+    return -code;
+  }
+  return descriptor;
 }
 
 // Debian 12's headers are older than the flag, whose place in the buffer is fixed by the kernel:

@@ -37,29 +37,30 @@ package final class DataFile: Sendable {
 
   /// - Throws: `IOError.open`, `.notRegularFile`, `.directRefused`.
   package init(path: String, direct: DirectPolicy) throws(IOError) {
-    var reason: String?
-    var opened = Int32(-EINVAL)
-    if direct != .off {
-      opened = clinux_open_read_only(path, 1)
-      if opened == -EINVAL || opened == -EOPNOTSUPP {
-        if direct == .on { throw .directRefused(path: path, errno: -opened) }
-        reason = "'\(path)' is read through the page cache: its file system refuses O_DIRECT"
-      }
-    }
+    var opened = direct == .off ? -EINVAL : clinux_open_read_only(path, 1)
     let isDirect = opened >= 0
-    if opened == -EINVAL || opened == -EOPNOTSUPP { opened = clinux_open_read_only(path, 0) }
+    let refusal = opened
+    let isRefused = direct != .off && (refusal == -EINVAL || refusal == -EOPNOTSUPP)
+    if direct == .off || isRefused { opened = clinux_open_read_only(path, 0) }
     guard opened >= 0 else { throw .open(path: path, errno: -opened) }
     var status = stat()
     guard fstat(opened, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
       close(opened)
       throw .notRegularFile(path: path)
     }
+    // Not before: directories and devices refuse O_DIRECT too, but for another reason.
+    if isRefused, direct == .on {
+      close(opened)
+      throw .directRefused(path: path, errno: -refusal)
+    }
     self.path = path
     self.isDirect = isDirect
     descriptor = opened
     byteCount = Int(status.st_size)
     alignment = isDirect ? Self.directAlignment(of: opened) : 1
-    fallbackReason = reason
+    fallbackReason =
+      isRefused
+      ? "'\(path)' is read through the page cache: its file system refuses O_DIRECT" : nil
   }
 
   deinit { close(descriptor) }

@@ -9,6 +9,7 @@ final class PreadReadEngine: ReadEngine {
   let registeredFiles = false
   let fallbacks: [String]
   private(set) var outstandingCount = 0
+  private let capacity: Int
   private let shared: PreadQueue
   private var threads: [pthread_t] = []
 
@@ -16,6 +17,7 @@ final class PreadReadEngine: ReadEngine {
     files: [DataFile], threadCount: Int, capacity: Int, fallbacks: [String]
   ) throws(IOError) {
     self.fallbacks = fallbacks
+    self.capacity = capacity
     shared = PreadQueue(files: files, capacity: capacity)
     for _ in 0..<threadCount {
       var thread = pthread_t()
@@ -42,6 +44,8 @@ final class PreadReadEngine: ReadEngine {
   }
 
   func enqueue(_ request: ReadRequest) {
+    precondition(
+      outstandingCount < capacity, "more reads are queued than the engine was made for")
     shared.append(request)
     outstandingCount += 1
   }

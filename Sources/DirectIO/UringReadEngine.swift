@@ -23,6 +23,7 @@ final class UringReadEngine: ReadEngine {
   private let flights: UnsafeMutablePointer<Progress>
   private var freeFlights: [Int]
   private let queueDepth: Int
+  private let capacity: Int
   private var pending: PendingRequests
 
   init(
@@ -39,6 +40,7 @@ final class UringReadEngine: ReadEngine {
     self.files = files
     self.arenas = arenas
     self.queueDepth = queueDepth
+    self.capacity = capacity
     flights = .allocate(capacity: queueDepth)
     freeFlights = Array(0..<queueDepth)
     pending = PendingRequests(capacity: capacity)
@@ -96,7 +98,11 @@ final class UringReadEngine: ReadEngine {
 
   var outstandingCount: Int { queueDepth - freeFlights.count + pending.count }
 
-  func enqueue(_ request: ReadRequest) { pending.append(request) }
+  func enqueue(_ request: ReadRequest) {
+    precondition(
+      outstandingCount < capacity, "more reads are queued than the engine was made for")
+    pending.append(request)
+  }
 
   func submit() {
     var added = false
@@ -177,9 +183,10 @@ final class UringReadEngine: ReadEngine {
   }
 
   private func enterKernel() {
-    while true {
+    // The kernel may take fewer entries than there are; the rest would wait for the next call.
+    while io_uring_sq_ready(ring) > 0 {
       let code = io_uring_submit(ring)
-      if code >= 0 { return }
+      if code >= 0 { continue }
       // The kernel is short of memory for requests, or was interrupted: what is queued stays so.
       precondition(
         code == -EINTR || code == -EAGAIN || code == -EBUSY, "io_uring submit: \(text(-code))")

@@ -40,6 +40,8 @@ public struct ModelSummary: Hashable, Sendable, Codable {
   public let context: Int
   public let minimumBudget: Int
   public let fullBudget: Int
+  /// How fast the experts can be read, where that has been measured.
+  public var disk: DiskMeasurement?
 }
 
 extension ModelFile {

@@ -6,12 +6,15 @@ struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Says what a model is and how much memory it needs.",
     discussion: """
-      Reads headers only. The minimum budget holds everything a run needs and one layer's experts \
+      Reads headers only, unless --disk asks for a measurement. The minimum budget holds everything a run needs and one layer's experts \
       of one token; the full budget holds every expert.
       """)
 
   @Argument(help: "A GGUF file (any of its files, if split).")
   var model: String
+
+  @Flag(help: "Measure for two seconds how fast the experts can be read from where they lie.")
+  var disk = false
 
   @Flag(help: "Print JSON.")
   var json = false
@@ -19,7 +22,9 @@ struct Inspect: ParsableCommand {
   @OptionGroup var arguments: ModelArguments
 
   func run() throws {
-    let summary = try ModelFile(path: model).summary(arguments.options())
+    let file = try ModelFile(path: model)
+    var summary = try file.summary(arguments.options())
+    if disk { summary.disk = try file.measureDisk(arguments.options()) }
     if json { return try Terminal.printJSON(summary) }
     let s = summary
     var rows: [(String, String)] = [
@@ -62,6 +67,15 @@ struct Inspect: ParsableCommand {
       ("minimum budget", "\(formatBytes(s.minimumBudget)) (context \(s.context))"),
       ("full budget", "\(formatBytes(s.fullBudget)) (context \(s.context))"),
     ]
+    if let measured = s.disk {
+      rows.append(
+        (
+          "disk",
+          "\(formatBytes(Int(measured.bytesPerSecond)))/s in reads of "
+            + "\(formatBytes(measured.readByteCount)), \(measured.queueDepth) at a time "
+            + "(\(measured.engine), \(measured.direct ? "direct" : "through the page cache"))"
+        ))
+    }
     try Terminal.print(rows.map { $0.0.padding(to: 18) + $0.1 }.joined(separator: "\n"))
   }
 }

@@ -15,7 +15,7 @@ struct StokerCommand: ParsableCommand {
       needs, and 'stoker run MODEL.gguf --memory 4GiB --prompt "..."' generates within it.
       """,
     version: "0.1.0",
-    subcommands: [Demo.self, Run.self, Perplexity.self, Inspect.self])
+    subcommands: [Demo.self, Run.self, Perplexity.self, Inspect.self, Synth.self])
 
   static func main() {
     LoggingSystem.bootstrap(StreamLogHandler.standardError)

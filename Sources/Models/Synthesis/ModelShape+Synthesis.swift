@@ -1,0 +1,151 @@
+internal import Checkpoints
+internal import Tensors
+
+extension ModelShape {
+  /// The metadata that llama.cpp and `ModelDescription` read.
+  func metadata(
+    quantization: SynthesisQuantization, vocabulary: SyntheticVocabulary
+  ) -> [(key: String, value: MetadataValue)] {
+    func number(_ key: String, _ value: Int) -> (key: String, value: MetadataValue) {
+      ("\(architecture.rawValue).\(key)", .uint32(UInt32(value)))
+    }
+    func float(_ key: String, _ value: Float) -> (key: String, value: MetadataValue) {
+      ("\(architecture.rawValue).\(key)", .float32(value))
+    }
+    var result: [(key: String, value: MetadataValue)] = [
+      ("general.architecture", .string(architecture.rawValue)),
+      ("general.type", .string("model")),
+      ("general.name", .string("synthetic \(name)")),
+      number("block_count", layerCount),
+      number("context_length", contextLength),
+      number("embedding_length", hiddenSize),
+      number("attention.head_count", headCount),
+      number("attention.head_count_kv", kvHeadCount),
+      float("rope.freq_base", ropeBase),
+      float("attention.layer_norm_rms_epsilon", rmsEpsilon),
+      number("expert_count", expertCount),
+      number("expert_used_count", expertsPerToken),
+      number("vocab_size", vocabularySize),
+    ]
+    switch architecture {
+    case .olmoe:
+      // Its experts' size goes by the name of the layer's.
+      result.append(number("feed_forward_length", expertFeedForwardSize))
+    case .qwen3moe:
+      result += [
+        number("feed_forward_length", expertFeedForwardSize * expertsPerToken),
+        number("expert_feed_forward_length", expertFeedForwardSize),
+        number("attention.key_length", headDimension),
+        number("attention.value_length", headDimension),
+      ]
+    }
+    result += vocabulary.metadata
+    result += [
+      ("general.quantization_version", .uint32(2)),
+      ("general.file_type", .uint32(quantization.fileType)),
+    ]
+    return result
+  }
+
+  /// The rule that splits text: that of the family's own tokenizer.
+  var preTokenizer: PreTokenizer {
+    switch architecture {
+    case .olmoe: .olmo
+    case .qwen3moe: .qwen2
+    }
+  }
+
+  /// All tensors, in the order of the file.
+  func tensors(
+    quantization: SynthesisQuantization, design: RoutingDesign
+  ) -> [SyntheticTensor] {
+    var list = SyntheticTensorList(shape: self, quantization: quantization, design: design)
+    // The largest embedding is a shared value with the most of noise.
+    list.append(
+      "token_embd", quantization.elementType, [hiddenSize, vocabularySize],
+      .embedding(BlockRounding(quantization, limit: 3.15)))
+    for layer in 0..<layerCount { list.appendLayer(layer) }
+    list.appendNorm("output_norm", hiddenSize)
+    list.appendReader("output", rows: [vocabularySize], gain: 2)
+    return list.tensors
+  }
+}
+
+/// The tensors of a model, while they are listed.
+private struct SyntheticTensorList {
+  let shape: ModelShape
+  let quantization: SynthesisQuantization
+  let design: RoutingDesign
+  var tensors: [SyntheticTensor] = []
+
+  mutating func append(
+    _ name: String, _ type: ElementType, _ dimensions: [Int], _ content: SyntheticTensor.Content
+  ) {
+    tensors.append(
+      SyntheticTensor(
+        name: "\(name).weight", type: type, shape: dimensions, stream: .tensor(tensors.count),
+        content: content))
+  }
+
+  mutating func appendNorm(_ name: String, _ count: Int) { append(name, .f32, [count], .norm) }
+
+  /// Appends a matrix that reads the state's own part and hardly the shared one, lest it add the
+  /// same to every token.
+  mutating func appendReader(_ name: String, rows: [Int], gain: Float = 1) {
+    appendMatrix(name, rows: rows, sharedGain: 0.1 * gain, gain: gain, shared: nil)
+  }
+
+  mutating func appendMatrix(
+    _ name: String, rows: [Int], sharedGain: Float, gain: Float,
+    shared: SyntheticTensor.SharedRows?
+  ) {
+    let unit = 1 / Float(shape.hiddenSize).squareRoot()
+    let blocks = RandomBlocks(
+      quantization, columns: shape.hiddenSize, sharedCount: design.sharedCount,
+      sharedDeviation: sharedGain * unit, deviation: gain * unit)
+    append(
+      name, quantization.elementType, [shape.hiddenSize] + rows, .matrix(blocks, shared: shared))
+  }
+
+  /// Appends a matrix whose result is added to the state.
+  mutating func appendWriter(_ name: String, columns: Int, rows: [Int], gain: Float) {
+    let blocks = RandomBlocks(
+      quantization, columns: columns, deviation: gain / Float(columns).squareRoot())
+    append(name, quantization.elementType, [columns] + rows, .matrix(blocks, shared: nil))
+  }
+
+  mutating func appendLayer(_ layer: Int) {
+    let prefix = "blk.\(layer)"
+    let experts = shape.expertCount
+    appendNorm("\(prefix).attn_norm", shape.hiddenSize)
+    let keyStream = RandomStreams.Purpose.tensor(tensors.count)
+    appendMatrix(
+      "\(prefix).attn_k", rows: [shape.keyValueSize], sharedGain: 2, gain: 0.3, shared: nil)
+    appendMatrix(
+      "\(prefix).attn_q", rows: [shape.querySize], sharedGain: 2, gain: 0.3,
+      shared: SyntheticTensor.SharedRows(
+        stream: keyStream, headDimension: shape.headDimension,
+        headsPerKey: shape.headCount / shape.kvHeadCount))
+    appendReader("\(prefix).attn_v", rows: [shape.keyValueSize])
+    appendWriter(
+      "\(prefix).attn_output", columns: shape.querySize, rows: [shape.hiddenSize],
+      gain: design.attentionGain)
+    switch shape.architecture {
+    case .olmoe:
+      appendNorm("\(prefix).attn_q_norm", shape.querySize)
+      appendNorm("\(prefix).attn_k_norm", shape.keyValueSize)
+    case .qwen3moe:
+      appendNorm("\(prefix).attn_q_norm", shape.headDimension)
+      appendNorm("\(prefix).attn_k_norm", shape.headDimension)
+    }
+    appendNorm("\(prefix).ffn_norm", shape.hiddenSize)
+    append(
+      "\(prefix).ffn_gate_inp", .f32, [shape.hiddenSize, experts],
+      .router(leans: design.popularity(layer: layer)))
+    appendReader("\(prefix).ffn_gate_exps", rows: [shape.expertFeedForwardSize, experts])
+    appendReader("\(prefix).ffn_up_exps", rows: [shape.expertFeedForwardSize, experts])
+    appendWriter(
+      "\(prefix).ffn_down_exps", columns: shape.expertFeedForwardSize,
+      rows: [shape.hiddenSize, experts], gain: design.expertGain)
+  }
+}

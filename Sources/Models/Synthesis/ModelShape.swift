@@ -1,0 +1,106 @@
+package import Checkpoints
+
+/// The numbers of a model that can be synthesized, without any weights.
+package struct ModelShape: Sendable, Hashable {
+  /// What `stoker synth --like` calls it.
+  package let name: String
+  package let architecture: Architecture
+  package private(set) var layerCount: Int
+  /// Values of a hidden state.
+  package let hiddenSize: Int
+  /// Query heads.
+  package let headCount: Int
+  /// Key and value heads, a divisor of `headCount`.
+  package let kvHeadCount: Int
+  /// Values of a head.
+  package let headDimension: Int
+  /// Experts of each layer.
+  package private(set) var expertCount: Int
+  /// Experts each token is routed to.
+  package let expertsPerToken: Int
+  /// Rows of an expert's gate and up projections.
+  package let expertFeedForwardSize: Int
+  /// Tokens of the vocabulary.
+  package let vocabularySize: Int
+  /// Tokens of the longest context.
+  package let contextLength: Int
+  package let ropeBase: Float
+  package let rmsEpsilon: Float
+
+  /// Every shape, in the order they are listed to people.
+  package static let all = [tiny, olmoe1B7B, qwen3A3B, qwen3A22B]
+
+  /// The shape of that name.
+  /// - Throws: `SynthesisError.unknownShape`, which lists those there are.
+  package static func named(_ name: String) throws(SynthesisError) -> ModelShape {
+    guard let shape = all.first(where: { $0.name == name }) else {
+      throw .unknownShape(found: name, known: all.map(\.name))
+    }
+    return shape
+  }
+
+  /// The same shape with another number of layers or experts; nil keeps the shape's own.
+  /// - Throws: `SynthesisError.outOfRange`.
+  package func resized(
+    layers: Int? = nil, experts: Int? = nil
+  ) throws(SynthesisError) -> ModelShape {
+    var shape = self
+    if let layers {
+      guard (1...Self.maximumLayerCount).contains(layers) else {
+        throw .outOfRange(
+          quantity: "layers", found: layers, minimum: 1, maximum: Self.maximumLayerCount)
+      }
+      shape.layerCount = layers
+    }
+    if let experts {
+      // A token needs as many different experts as it is routed to.
+      guard (expertsPerToken...Self.maximumExpertCount).contains(experts) else {
+        throw .outOfRange(
+          quantity: "experts", found: experts, minimum: expertsPerToken,
+          maximum: Self.maximumExpertCount)
+      }
+      shape.expertCount = experts
+    }
+    return shape
+  }
+
+  /// llama.cpp's limits (`LLAMA_MAX_LAYERS`, `LLAMA_MAX_EXPERTS`).
+  private static let maximumLayerCount = 512
+  private static let maximumExpertCount = 512
+
+  /// The rows of the query projection: all heads' values.
+  var querySize: Int { headCount * headDimension }
+
+  /// The rows of the key projection, and of the value projection.
+  var keyValueSize: Int { kvHeadCount * headDimension }
+}
+
+extension ModelShape {
+  /// A toy of OLMoE's architecture, for tests and trials: a few megabytes.
+  package static let tiny = ModelShape(
+    name: "tiny", architecture: .olmoe, layerCount: 2, hiddenSize: 256, headCount: 4,
+    kvHeadCount: 4, headDimension: 64, expertCount: 8, expertsPerToken: 2,
+    expertFeedForwardSize: 256, vocabularySize: 512, contextLength: 512, ropeBase: 1e4,
+    rmsEpsilon: 1e-5)
+
+  /// OLMoE-1B-7B (arXiv 2409.02060).
+  package static let olmoe1B7B = ModelShape(
+    name: "olmoe-1b-7b", architecture: .olmoe, layerCount: 16, hiddenSize: 2048, headCount: 16,
+    kvHeadCount: 16, headDimension: 128, expertCount: 64, expertsPerToken: 8,
+    expertFeedForwardSize: 1024, vocabularySize: 50_304, contextLength: 4096, ropeBase: 1e4,
+    rmsEpsilon: 1e-5)
+
+  /// Qwen3-30B-A3B (arXiv 2505.09388).
+  package static let qwen3A3B = ModelShape(
+    name: "qwen3-30b-a3b", architecture: .qwen3moe, layerCount: 48, hiddenSize: 2048,
+    headCount: 32, kvHeadCount: 4, headDimension: 128, expertCount: 128, expertsPerToken: 8,
+    expertFeedForwardSize: 768, vocabularySize: 151_936, contextLength: 40_960, ropeBase: 1e6,
+    rmsEpsilon: 1e-6)
+
+  /// Qwen3-235B-A22B (arXiv 2505.09388).
+  package static let qwen3A22B = ModelShape(
+    name: "qwen3-235b-a22b", architecture: .qwen3moe, layerCount: 94, hiddenSize: 4096,
+    headCount: 64, kvHeadCount: 4, headDimension: 128, expertCount: 128, expertsPerToken: 8,
+    expertFeedForwardSize: 1536, vocabularySize: 151_936, contextLength: 40_960, ropeBase: 1e6,
+    rmsEpsilon: 1e-6)
+}
