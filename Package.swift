@@ -63,10 +63,18 @@ let package = Package(
       ],
       resources: [.copy("Resources/demo-Q4_K_M.gguf")],
       swiftSettings: swiftSettings),
+    .executableTarget(
+      name: "ForeignModelExample", dependencies: ["Stoker"], swiftSettings: swiftSettings),
     // Tests
     tests("TensorsTests", ["Tensors"], exclude: ["Fixtures"]),
+    tests("DirectIOTests", ["CLinux", "DirectIO"]),
+    tests("ResidencyTests", ["Residency", "Routing"]),
     tests("CheckpointsTests", ["Checkpoints", "Tensors"], exclude: ["Fixtures"]),
+    tests(
+      "ExpertRuntimeTests",
+      ["Checkpoints", "DirectIO", "ExpertRuntime", "Residency", "Routing", "Tensors"]),
     tests("ModelsTests", ["Checkpoints", "Models", "Tensors"]),
+    tests("StokerCLITests", ["StokerCLI"]),
     tests("StokerTests", ["Stoker", .product(name: "Logging", package: "swift-log")]),
   ],
   swiftLanguageModes: [.v6]

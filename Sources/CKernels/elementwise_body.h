@@ -12,9 +12,10 @@ static ALWAYS_INLINE float SET(sum16)(lanes v) {
 }
 
 /// e^x to about 2 ulp: x = n ln2 + r, a degree-6 polynomial in r, then 2^n by its exponent bits
-/// (the scheme of Cephes' expf).
+/// (the scheme of Cephes' expf). NaN stays NaN, which the clamping alone would make a number.
 static ALWAYS_INLINE lanes SET(exp16)(lanes x) {
   const lanes low = (lanes){} - 87.0f, high = (lanes){} + 88.0f;
+  const integers nans = ~(x == x);
   x = __builtin_elementwise_min(__builtin_elementwise_max(x, low), high);
   const lanes round = (lanes){} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   lanes shifted = x * 1.44269504f + round;
@@ -28,7 +29,7 @@ static ALWAYS_INLINE lanes SET(exp16)(lanes x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   integers exponent = ((integers)shifted - (integers)round + 127) << 23;
-  return p * (lanes)exponent;
+  return (lanes)((integers)(p * (lanes)exponent) | nans);
 }
 
 static void SET(rms_norm)(const float *x, const float *weight, float *out, size_t n, float epsilon) {

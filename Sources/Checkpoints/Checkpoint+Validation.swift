@@ -99,8 +99,17 @@ struct ExpectedTensor {
 
   /// Gate, up and down projections of a layer's experts.
   static func experts(layer: Int, _ model: ModelDescription) -> [ExpectedTensor] {
-    let inner = [model.hiddenSize, model.expertFeedForwardSize, model.expertCount]
-    let outer = [model.expertFeedForwardSize, model.hiddenSize, model.expertCount]
+    experts(
+      layer: layer,
+      ExpertSize(
+        hidden: model.hiddenSize, feedForward: model.expertFeedForwardSize,
+        count: model.expertCount))
+  }
+
+  /// Gate, up and down projections of a layer whose experts have the given size.
+  static func experts(layer: Int, _ size: ExpertSize) -> [ExpectedTensor] {
+    let inner = [size.hidden, size.feedForward, size.count]
+    let outer = [size.feedForward, size.hidden, size.count]
     return [
       matrix("blk.\(layer).ffn_gate_exps.weight", inner),
       matrix("blk.\(layer).ffn_up_exps.weight", inner),

@@ -46,6 +46,8 @@ package struct ExpertSlices: Sendable, Hashable {
 /// Where the bytes of each expert lie in a checkpoint that keeps a layer's experts in three
 /// tensors, gate, up and down, with the expert as the slowest dimension.
 package struct ExpertLayout: Sendable {
+  /// The block of the checkpoint, the N of `blk.N`, that each layer is, ascending.
+  package let blocks: [Int]
   /// The form of each layer's experts; types may differ by layer, sizes do not.
   package let shapes: [ExpertShape]
   /// Values of a hidden state.
@@ -59,35 +61,47 @@ package struct ExpertLayout: Sendable {
   /// The first expert of each layer.
   private let first: [ExpertSlices]
 
+  /// Lays out every layer of `model`.
   /// - Throws: `.missingTensor`, `.wrongShape` or `.unsupportedElementType`.
   package init(_ checkpoint: Checkpoint, model: ModelDescription) throws(CheckpointError) {
+    try self.init(
+      checkpoint, blocks: Array(0..<model.layerCount),
+      size: ExpertSize(
+        hidden: model.hiddenSize, feedForward: model.expertFeedForwardSize,
+        count: model.expertCount))
+  }
+
+  /// Lays out the given blocks, whose experts all have the same size.
+  init(
+    _ checkpoint: Checkpoint, blocks: [Int], size: ExpertSize
+  ) throws(CheckpointError) {
     var shapes: [ExpertShape] = []
     var first: [ExpertSlices] = []
     var expertNames: Set<String> = []
-    for layer in 0..<model.layerCount {
+    for block in blocks {
       var infos: [TensorInfo] = []
-      for expected in ExpectedTensor.experts(layer: layer, model) {
+      for expected in ExpectedTensor.experts(layer: block, size) {
         infos.append(try checkpoint.validate(expected))
         expertNames.insert(expected.name)
       }
       // An expert is whole rows, so the experts divide the tensor evenly.
       let slices = infos.map { info in
-        ExpertSlice(
-          file: info.file, offset: info.offset, byteCount: info.byteCount / model.expertCount)
+        ExpertSlice(file: info.file, offset: info.offset, byteCount: info.byteCount / size.count)
       }
       shapes.append(
         ExpertShape(
-          hidden: model.hiddenSize, feedForward: model.expertFeedForwardSize,
+          hidden: size.hidden, feedForward: size.feedForward,
           gateType: infos[0].type, upType: infos[1].type, downType: infos[2].type,
           gateByteCount: slices[0].byteCount, upByteCount: slices[1].byteCount,
           downByteCount: slices[2].byteCount))
       first.append(ExpertSlices(gate: slices[0], up: slices[1], down: slices[2]))
     }
+    self.blocks = blocks
     self.shapes = shapes
     self.first = first
-    hiddenSize = model.hiddenSize
-    feedForwardSize = model.expertFeedForwardSize
-    expertCount = model.expertCount
+    hiddenSize = size.hidden
+    feedForwardSize = size.feedForward
+    expertCount = size.count
     denseTensors = checkpoint.tensorOrder.compactMap { name in
       expertNames.contains(name) ? nil : checkpoint.tensors[name]
     }

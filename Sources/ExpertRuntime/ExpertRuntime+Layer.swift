@@ -52,7 +52,8 @@ extension ExpertRuntime {
         if multiply(matrix, layer: layer, among: next) { progressed = true }
       }
       finished += releaseFinished(among: next)
-      if next < buffers.touchedCount {
+      // After a failure its slot is free, but the expert it was for is still to be named and let go.
+      if next < buffers.touchedCount, firstFailure == nil {
         let before = next
         next = accessExperts(layer: layer, from: next, phase: phase)
         if next > before { progressed = true }

@@ -43,7 +43,7 @@ public final class ExpertRuntime {
   var flightCount = 0
   var busySince: UInt64 = 0
   var firstFailure: ReadFailure?
-  private let slotMemory: Arena
+  let slotMemory: Arena
   private let slotOffsets: [Int]
   private let scratch: Arena
 
@@ -114,6 +114,9 @@ public final class ExpertRuntime {
   }
 
   deinit { engine.drain() }
+
+  /// Experts of a token.
+  public var topK: Int { buffers.topK }
 
   /// Whether there is a slot for every expert.
   public var holdsEveryExpert: Bool { slotPlan.slotCount == layerCount * expertCount }
@@ -189,6 +192,4 @@ public final class ExpertRuntime {
       }
     }
   }
-
-  private var topK: Int { buffers.topK }
 }

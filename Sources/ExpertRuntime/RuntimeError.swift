@@ -12,6 +12,8 @@ public enum RuntimeError: Error, Hashable, Sendable {
   case budgetTooSmall(budget: Int, minimum: Int)
   /// The worker threads could not be started.
   case threads(reason: String)
+  /// A number given to open a runtime is out of range.
+  case argument(name: String, found: Int, expected: String)
   /// A routing does not fit the model.
   case routing(reason: String)
 }
@@ -31,6 +33,8 @@ extension RuntimeError: CustomStringConvertible {
     case .budgetTooSmall(let budget, let minimum):
       "a memory budget of \(formatBytes(budget)) is too small for this model; "
         + "the minimum is \(formatBytes(minimum)) (--memory \(mebibytesRoundedUp(minimum))MiB)"
+    case .argument(let name, let found, let expected):
+      "\(name) is \(found), expected \(expected)"
     case .routing(let reason):
       "the routing does not fit the model: \(reason)"
     }

@@ -157,7 +157,7 @@ public struct ExpertCache: Sendable {
     var victim: Int?
     for index in smallest..<classes.count {
       var candidate = classes[index].oldest
-      while candidate >= 0, slots[Int(candidate)].users > 0 {
+      while candidate >= 0, !isEvictable(Int(candidate)) {
         candidate = slots[Int(candidate)].newer
       }
       guard candidate >= 0 else { continue }
@@ -165,6 +165,11 @@ public struct ExpertCache: Sendable {
       victim = Int(candidate)
     }
     return victim
+  }
+
+  /// A slot with a read in flight is not, even if nobody waits for it: the read still writes to it.
+  private func isEvictable(_ slot: Int) -> Bool {
+    slots[slot].users == 0 && slots[slot].state == .ready
   }
 
   private mutating func markNewest(_ slot: Int) {

@@ -35,7 +35,7 @@ public final class MoEModel {
   ) throws {
     self.file = file
     let shape = try file.shape(options)
-    let requirements = shape.requirements(process: file.processByteCount())
+    let requirements = shape.requirements(process: file.processByteCount(options))
     let wanted = options.memory ?? min(Machine.defaultMemoryBudget, requirements.fullBudget)
     guard wanted >= requirements.minimumBudget else {
       throw RuntimeError.budgetTooSmall(budget: wanted, minimum: requirements.minimumBudget)

@@ -32,7 +32,7 @@ public final class ModelFile {
 
   /// The fewest and the most bytes `options` can be run with; reads no weight.
   public func requirements(_ options: ModelOptions = ModelOptions()) throws -> MemoryRequirements {
-    try shape(options).requirements(process: processByteCount())
+    try shape(options).requirements(process: processByteCount(options))
   }
 
   /// The context a run has when none is asked for.
@@ -40,7 +40,8 @@ public final class ModelFile {
 
   /// What is resident before anything large is allocated, in whole steps so that two starts agree,
   /// and a margin for stacks, engine tables and code not yet run.
-  func processByteCount() -> Int {
+  func processByteCount(_ options: ModelOptions) -> Int {
+    if let counted = options.processMemory { return counted }
     let step = 4 << 20
     return (Machine.residentByteCount + step - 1) / step * step + 2 * step
   }

@@ -7,6 +7,9 @@ public struct ModelOptions: Sendable {
   /// Bytes that weights, key-value cache, slots, scratch and the process itself may come to; nil:
   /// what the machine has available, less a reserve.
   public var memory: Int?
+  /// Bytes that the process itself is counted with; nil: what it holds when the model is made, and a
+  /// margin. A host with much memory of its own gives the share it wants counted.
+  public var processMemory: Int?
   /// Positions of the key-value cache; nil: the model's context, at most 4,096.
   public var context: Int?
   /// Threads that compute; nil: the processors this process may use.
@@ -20,10 +23,11 @@ public struct ModelOptions: Sendable {
 
   /// The defaults.
   public init(
-    memory: Int? = nil, context: Int? = nil, threads: Int? = nil,
+    memory: Int? = nil, processMemory: Int? = nil, context: Int? = nil, threads: Int? = nil,
     keyValueType: KeyValueType? = nil, io: ReadEngineKind = .auto, direct: DirectPolicy = .auto
   ) {
     self.memory = memory
+    self.processMemory = processMemory
     self.context = context
     self.threads = threads
     self.keyValueType = keyValueType

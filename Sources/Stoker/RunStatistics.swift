@@ -81,6 +81,8 @@ struct RunMeter {
     result.generatedTokens = generatedTokens
     result.cancelled = cancelled
     result.experts = model.transformer.runtime.statistics.subtracting(expertsBefore)
+    // Experts are read ahead when the model is made, before any generation is measured.
+    result.experts.preloadedByteCount = expertsBefore.preloadedByteCount
     result.totalSeconds = seconds(since: start)
     result.computeSeconds = Double(model.pool.nanoseconds - computeBefore) / 1e9
     result.diskWaitSeconds = Double(result.experts.diskWaitNanoseconds) / 1e9

@@ -31,7 +31,8 @@ struct Demo: ParsableCommand {
     let prompt = file.tokenizer.encodePrompt(bytes: Array(prompt.utf8))
     let request = GenerationRequest(
       prompt: prompt, maxTokens: maxTokens, sampling: SamplingParameters(temperature: 0))
-    var options = arguments.options(context: prompt.count + max(1, maxTokens))
+    var options = arguments.options(
+      context: positions(prompt: prompt, andThen: max(1, maxTokens)))
     let needs = try file.requirements(options)
     options.memory =
       arguments.memory?.byteCount
@@ -55,7 +56,8 @@ struct Demo: ParsableCommand {
     }
     guard !offloaded.statistics.cancelled else { return }
 
-    options.memory = needs.fullBudget
+    // The process has grown by the first run, so what all of it needs is asked again.
+    options.memory = try file.requirements(options).fullBudget
     let resident = try MoEModel(file, options: options, logger: makeLogger()).generate(
       request, isCancelled: { Interrupt.isRequested })
     guard !resident.statistics.cancelled else { return }

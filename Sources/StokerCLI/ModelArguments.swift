@@ -67,6 +67,13 @@ struct ModelArguments: ParsableArguments {
   }
 }
 
+/// Positions of a prompt and of `count` tokens after it; a sum beyond any context becomes the
+/// largest number, which every model refuses.
+func positions(prompt: [Int32], andThen count: Int) -> Int {
+  let (sum, overflow) = prompt.count.addingReportingOverflow(count)
+  return overflow ? .max : max(1, sum)
+}
+
 /// Token ids as people write them: 1,2,3.
 struct TokenList: ExpressibleByArgument {
   let ids: [Int32]

@@ -55,8 +55,12 @@ struct Perplexity: ParsableCommand {
         progress.draw(done: done, of: total, detail: detail)
       })
     progress.clear()
-    try output?.close()
-    if json {
+    // Logits of a part of the text are not kept, and a mean of nothing is not printed.
+    let isInterrupted = Interrupt.isRequested
+    if !isInterrupted { try output?.close() }
+    if result.scoredTokens == 0 {
+      Terminal.note("interrupted before any token was scored")
+    } else if json {
       try Terminal.printJSON(result)
     } else {
       try Terminal.print(
@@ -68,7 +72,7 @@ struct Perplexity: ParsableCommand {
         \(formatFixed(Double(result.evaluatedTokens) / result.seconds, digits: 1)) tokens/s
         """)
     }
-    if Interrupt.isRequested { throw ExitCode(130) }
+    if isInterrupted { throw ExitCode(130) }
   }
 }
 

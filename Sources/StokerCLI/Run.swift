@@ -85,8 +85,8 @@ struct Run: ParsableCommand {
     Interrupt.listen()
     let file = try ModelFile(path: model)
     let ids = try promptTokens(file)
-    let needed = ids.count + (forcedIds?.ids.count ?? maxTokens)
-    let loaded = try loadModel(file, arguments.options(context: max(1, needed)))
+    let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens)
+    let loaded = try loadModel(file, arguments.options(context: needed))
     let request = GenerationRequest(
       prompt: ids, maxTokens: maxTokens, sampling: sampling.parameters, forced: forcedIds?.ids,
       ignoresEnd: ignoreEnd)

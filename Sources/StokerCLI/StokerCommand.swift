@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Logging
 
 /// The `stoker` command.
@@ -18,6 +19,8 @@ struct StokerCommand: ParsableCommand {
     subcommands: [Demo.self, Run.self, Perplexity.self, Inspect.self, Synth.self])
 
   static func main() {
+    // A reader that went away is an error of the write, which is told, and not the end.
+    signal(SIGPIPE, SIG_IGN)
     LoggingSystem.bootstrap(StreamLogHandler.standardError)
     main(nil)
   }

@@ -16,12 +16,14 @@ struct Synth: ParsableCommand {
       Plain random weights would route evenly, which no trained model does. Here:
         * some experts are popular: each layer's router leans, by a different amount for each \
       expert, along a direction that all tokens share. The most popular fifth of a layer's \
-      experts get about half of the tokens.
+      experts get 55 % (OLMoE) to 70 % (Qwen3) of the choices.
         * experts are used again: attention falls off with distance, so states carry a moving \
-      average of the last tokens. About 40 % of a token's experts were its predecessor's too.
+      average of the last tokens. 39 % (OLMoE) or 35 % (Qwen3) of a token's experts were its \
+      predecessor's too.
         * layers agree: each changes the state little, so the next layer's router, applied a \
-      layer early, finds most of the experts that it will choose.
-      These shares are for prompts of random tokens.
+      layer early, finds more than 70 % of the experts that it will choose.
+      These shares were measured on the full models with 256 random tokens; another number of \
+      layers or experts changes them.
 
       The same name, quantization, layers, experts and seed give the same bytes on every machine.
 

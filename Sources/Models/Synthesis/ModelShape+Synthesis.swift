@@ -120,9 +120,9 @@ private struct SyntheticTensorList {
     appendNorm("\(prefix).attn_norm", shape.hiddenSize)
     let keyStream = RandomStreams.Purpose.tensor(tensors.count)
     appendMatrix(
-      "\(prefix).attn_k", rows: [shape.keyValueSize], sharedGain: 2, gain: 0.3, shared: nil)
+      "\(prefix).attn_k", rows: [shape.keyValueSize], sharedGain: 2, gain: 0.2, shared: nil)
     appendMatrix(
-      "\(prefix).attn_q", rows: [shape.querySize], sharedGain: 2, gain: 0.3,
+      "\(prefix).attn_q", rows: [shape.querySize], sharedGain: 2, gain: 0.2,
       shared: SyntheticTensor.SharedRows(
         stream: keyStream, headDimension: shape.headDimension,
         headsPerKey: shape.headCount / shape.kvHeadCount))

@@ -63,15 +63,15 @@ struct RoutingDesign: Sendable {
     let depth = (Self.referenceLayerCount / Float(shape.layerCount)).squareRoot()
     switch shape.architecture {
     case .olmoe:
-      attentionGain = 1.5 * depth
+      attentionGain = 1.6 * depth
       expertGain = depth
-      popularityDeviation = 0.85
-      popularityGrowth = 3
+      popularityDeviation = 0.95
+      popularityGrowth = 4
     case .qwen3moe:
-      attentionGain = 2.4 * depth
+      attentionGain = 1.6 * depth
       expertGain = depth
-      popularityDeviation = 0.4
-      popularityGrowth = 2
+      popularityDeviation = 0.35
+      popularityGrowth = 1.5
     }
   }
 

@@ -1,0 +1,35 @@
+import Testing
+
+@Suite struct InspectTests {
+  @Test func theReportDescribesTheModel() throws {
+    let demo = try InspectReport.of(Samples.demo, context: 64)
+    #expect(demo.architecture == "qwen3moe")
+    #expect(demo.layers == 8)
+    #expect(demo.experts == 32)
+    #expect(demo.vocabulary == 4096)
+    #expect(demo.context == 64)
+    #expect(demo.minimumBudget > 0 && demo.minimumBudget < demo.fullBudget)
+
+    let tiny = try InspectReport.of(Samples.tinyOLMoE, context: 64)
+    #expect(tiny.architecture == "olmoe")
+    #expect(tiny.layers == 3)
+    #expect(tiny.experts == 8)
+    #expect(tiny.expertsPerToken == 3)
+    #expect(tiny.vocabulary == 320)
+  }
+
+  @Test func aLargerContextNeedsMore() throws {
+    let small = try InspectReport.of(Samples.demo, context: 16)
+    let large = try InspectReport.of(Samples.demo, context: 512)
+    #expect(small.minimumBudget < large.minimumBudget)
+    #expect(small.fullBudget < large.fullBudget)
+  }
+
+  @Test func theTableForPeopleNamesBothBudgets() throws {
+    let outcome = try StokerProcess.run(["inspect", Samples.tinyQwen])
+    #expect(outcome.exit == .code(0))
+    for row in ["architecture ", "experts ", "minimum budget ", "full budget "] {
+      #expect(outcome.output.contains(row))
+    }
+  }
+}
