@@ -17,7 +17,8 @@ func target(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 /// A test target; fixtures are read from their place in the source tree.
 func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
   .testTarget(
-    name: name, dependencies: dependencies, exclude: exclude, swiftSettings: swiftSettings)
+    name: name, dependencies: dependencies + ["TestSupport"], exclude: exclude,
+    swiftSettings: swiftSettings)
 }
 
 let package = Package(
@@ -66,6 +67,7 @@ let package = Package(
     .executableTarget(
       name: "ForeignModelExample", dependencies: ["Stoker"], swiftSettings: swiftSettings),
     // Tests
+    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
     tests("TensorsTests", ["Tensors"], exclude: ["Fixtures"]),
     tests("DirectIOTests", ["CLinux", "DirectIO"]),
     tests("ResidencyTests", ["Residency", "Routing"]),

@@ -1,7 +1,6 @@
 internal import Checkpoints
 public import DirectIO
-internal import Glibc
-internal import Residency
+package import Residency
 internal import Tensors
 
 extension ExpertRuntime {
@@ -33,14 +32,21 @@ extension ExpertRuntime {
     let expertsPerToken =
       try topK ?? checkpoint.expertsPerToken(maximum: layout.expertCount)
     try require(expertsPerToken, in: 1...layout.expertCount, "the number of experts per token")
-    let kernels = Kernels(set: try KernelSet.selected(environment: kernelEnvironment()))
+    let kernels = Kernels(set: try KernelSet.selected())
     let files = try checkpoint.files.map { try DataFile(path: $0.path, direct: direct) }
     let geometry = ExpertGeometry(layout: layout, files: files)
     let scratchByteCount = scratchByteCount(
       layout: layout, topK: expertsPerToken, tokenCapacity: tokenCapacity, kernels: kernels)
-    let plan = try slotPlan(
-      geometry, experts: layout.expertCount, topK: expertsPerToken, memory: memory,
-      scratch: MemoryLedger.footprint(scratchByteCount))
+    let scratch = MemoryLedger.footprint(scratchByteCount)
+    let plan = slotPlan(
+      geometry: geometry, expertCount: layout.expertCount, topK: expertsPerToken,
+      capacity: memory.map { max(0, $0) - scratch })
+    guard let plan else {
+      let slots = SlotPlan.minimumByteCount(
+        expertByteCounts: geometry.slotByteCounts, topK: expertsPerToken)
+      throw RuntimeError.budgetTooSmall(
+        budget: memory ?? 0, minimum: scratch + MemoryLedger.footprint(slots))
+    }
     let ledger = MemoryLedger(budget: memory ?? .max)
     let slots = try ledger.allocate("expert slots", byteCount: plan.byteCount)
     let runtime = ExpertRuntime(
@@ -85,12 +91,6 @@ extension ExpertRuntime {
     }
   }
 
-  /// The one variable of the environment that chooses kernels.
-  private static func kernelEnvironment() -> [String: String] {
-    guard let value = getenv(KernelSet.environmentVariable) else { return [:] }
-    return [KernelSet.environmentVariable: String(cString: value)]
-  }
-
   private static func makePool(_ threads: Int) throws(RuntimeError) -> WorkerPool {
     do throws(WorkerPoolError) {
       return try WorkerPool(threadCount: threads)
@@ -99,26 +99,19 @@ extension ExpertRuntime {
     }
   }
 
-  /// Divides what `memory` leaves beside `scratch` bytes.
-  private static func slotPlan(
-    _ geometry: ExpertGeometry, experts: Int, topK: Int, memory: Int?, scratch: Int
-  ) throws(RuntimeError) -> SlotPlan {
+  /// The slots that `capacity` bytes make; nil if they are too few, or, where no capacity is given,
+  /// a slot for every expert. An arena large enough for huge pages takes whole ones.
+  package static func slotPlan(
+    geometry: ExpertGeometry, expertCount: Int, topK: Int, capacity: Int?
+  ) -> SlotPlan? {
     let sizes = geometry.slotByteCounts
-    let least = MemoryLedger.footprint(
-      SlotPlan.minimumByteCount(expertByteCounts: sizes, topK: topK))
-    let all = MemoryLedger.footprint(sizes.reduce(0) { $0 + $1 * experts })
-    // A slot arena large enough for huge pages takes whole ones.
-    var capacity: Int?
-    if let memory, max(0, memory) - scratch < all {
-      let free = max(0, memory) - scratch
-      let page = free >= Arena.hugePageByteCount ? Arena.hugePageByteCount : 4096
-      capacity = free / page * page
+    let all = MemoryLedger.footprint(sizes.reduce(0) { $0 + $1 * expertCount })
+    var usable: Int?
+    if let capacity, capacity < all {
+      let page = capacity >= Arena.hugePageByteCount ? Arena.hugePageByteCount : 4096
+      usable = max(0, capacity) / page * page
     }
-    let plan = SlotPlan(
-      expertByteCounts: sizes, expertsPerLayer: experts, topK: topK, capacity: capacity)
-    guard let plan, capacity.map({ $0 >= least }) ?? true else {
-      throw .budgetTooSmall(budget: memory ?? 0, minimum: scratch + least)
-    }
-    return plan
+    return SlotPlan(
+      expertByteCounts: sizes, expertsPerLayer: expertCount, topK: topK, capacity: usable)
   }
 }

@@ -13,18 +13,6 @@ public enum Machine {
     return max(0, usable - max(usable / 16, 256 << 20))
   }
 
-  /// The variables of the process's environment.
-  static var environment: [String: String] {
-    var variables: [String: String] = [:]
-    var entry = environ
-    while let variable = entry.pointee {
-      let parts = String(cString: variable).split(separator: "=", maxSplits: 1)
-      if parts.count == 2 { variables[String(parts[0])] = String(parts[1]) }
-      entry += 1
-    }
-    return variables
-  }
-
   /// The processors this process may run on, its control group's quota included.
   public static var processorCount: Int {
     let affine = max(1, affinityProcessorCount())

@@ -35,8 +35,12 @@ public final class MoEModel {
   ) throws {
     self.file = file
     let shape = try file.shape(options)
-    let requirements = shape.requirements(process: file.processByteCount(options))
+    var requirements = shape.requirements(process: file.processByteCount(options))
     let wanted = options.memory ?? min(Machine.defaultMemoryBudget, requirements.fullBudget)
+    if wanted < requirements.minimumBudget {
+      // The process may hold a little more than when the minimum was named: round no further.
+      requirements = shape.requirements(process: file.processByteCount(options, rounded: false))
+    }
     guard wanted >= requirements.minimumBudget else {
       throw RuntimeError.budgetTooSmall(budget: wanted, minimum: requirements.minimumBudget)
     }
@@ -47,13 +51,9 @@ public final class MoEModel {
     } catch {
       throw RuntimeError.threads(reason: "\(error)")
     }
-    let capacity = wanted - requirements.fixed
-    let hugePage = Arena.hugePageByteCount
-    let plan = SlotPlan(
-      expertByteCounts: shape.geometry.slotByteCounts, expertsPerLayer: shape.layout.expertCount,
-      topK: shape.description.expertsPerToken,
-      capacity: capacity >= requirements.allSlots
-        ? nil : capacity >= hugePage ? capacity / hugePage * hugePage : capacity)
+    let plan = ExpertRuntime.slotPlan(
+      geometry: shape.geometry, expertCount: shape.layout.expertCount,
+      topK: shape.description.expertsPerToken, capacity: wanted - requirements.fixed)
     guard let plan else {
       throw RuntimeError.budgetTooSmall(budget: wanted, minimum: requirements.minimumBudget)
     }
@@ -93,7 +93,8 @@ public final class MoEModel {
     let (needed, overflow) = tokens.count.addingReportingOverflow(extra)
     guard !overflow, needed <= transformer.cache.capacity else {
       throw StokerError.contextExceeded(
-        needed: overflow ? .max : needed, context: transformer.cache.capacity)
+        needed: overflow ? .max : needed, context: transformer.cache.capacity,
+        maximum: transformer.description.contextLength)
     }
   }
 

@@ -35,15 +35,20 @@ public final class ModelFile {
     try shape(options).requirements(process: processByteCount(options))
   }
 
+  /// The longest context the model was trained for, in tokens.
+  public var contextLength: Int { description.contextLength }
+
   /// The context a run has when none is asked for.
   public var defaultContext: Int { min(description.contextLength, 4096) }
 
-  /// What is resident before anything large is allocated, in whole steps so that two starts agree,
-  /// and a margin for stacks, engine tables and code not yet run.
-  func processByteCount(_ options: ModelOptions) -> Int {
+  /// What is resident before anything large is allocated, and a margin for stacks, engine tables
+  /// and code not yet run. Rounded, it is the same for two starts, with room for what varies.
+  func processByteCount(_ options: ModelOptions, rounded: Bool = true) -> Int {
     if let counted = options.processMemory { return counted }
+    let margin = 8 << 20
+    guard rounded else { return Machine.residentByteCount + margin }
     let step = 4 << 20
-    return (Machine.residentByteCount + step - 1) / step * step + 2 * step
+    return (Machine.residentByteCount + (1 << 20) + step - 1) / step * step + margin
   }
 
   /// The sizes of a run with `options`.
@@ -59,7 +64,7 @@ public final class ModelFile {
     guard (1...256).contains(threads) else {
       throw StokerError.option(name: "--threads", found: "\(threads)", expected: "1 to 256")
     }
-    let kernels = Kernels(set: try KernelSet.selected(environment: Machine.environment))
+    let kernels = Kernels(set: try KernelSet.selected())
     let files = try checkpointFiles.map { try DataFile(path: $0.path, direct: options.direct) }
     return RunShape(
       description: description, layout: layout,

@@ -40,13 +40,6 @@ extension RunConfiguration {
     keyValueType = shape.keyValueType
     self.slots = runtime.slotPlan.slotCount
     experts = runtime.layerCount * runtime.expertCount
-    var fallbacks = engine.fallbacks + shape.files.compactMap(\.fallbackReason)
-    if let refusal = slots.hugePageRefusal { fallbacks.append(refusal) }
-    if shape.kernels.set < .best {
-      fallbacks.append(
-        "kernels are capped to \(shape.kernels.set.name) by \(KernelSet.environmentVariable); "
-          + "this processor has \(KernelSet.best.name)")
-    }
-    self.fallbacks = fallbacks
+    fallbacks = runtime.fallbacks
   }
 }

@@ -5,7 +5,7 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
   /// A token id is not in the vocabulary.
   case unknownToken(id: Int, vocabulary: Int)
   /// Prompt and continuation do not fit the context.
-  case contextExceeded(needed: Int, context: Int)
+  case contextExceeded(needed: Int, context: Int, maximum: Int)
   /// An option's value makes no sense.
   case option(name: String, found: String, expected: String)
   /// Too few tokens to score.
@@ -17,8 +17,9 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
       "the prompt is empty; give at least one token"
     case .unknownToken(let id, let vocabulary):
       "token id \(id) is not in the vocabulary, which has \(vocabulary) tokens"
-    case .contextExceeded(let needed, let context):
-      "\(needed) tokens do not fit a context of \(context); raise --context or shorten the prompt"
+    case .contextExceeded(let needed, let context, let maximum):
+      "\(needed) tokens of prompt and continuation do not fit a context of \(context); shorten them"
+        + (context < maximum ? " or raise --context (the model's is \(maximum))" : "")
     case .option(let name, let found, let expected):
       "\(name) is \(found), expected \(expected)"
     case .tooShort(let tokens, let needed):

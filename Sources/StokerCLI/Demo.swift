@@ -32,7 +32,7 @@ struct Demo: ParsableCommand {
     let request = GenerationRequest(
       prompt: prompt, maxTokens: maxTokens, sampling: SamplingParameters(temperature: 0))
     var options = arguments.options(
-      context: positions(prompt: prompt, andThen: max(1, maxTokens)))
+      context: positions(prompt: prompt, andThen: max(1, maxTokens), in: file))
     let needs = try file.requirements(options)
     options.memory =
       arguments.memory?.byteCount

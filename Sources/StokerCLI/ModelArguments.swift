@@ -67,11 +67,11 @@ struct ModelArguments: ParsableArguments {
   }
 }
 
-/// Positions of a prompt and of `count` tokens after it; a sum beyond any context becomes the
-/// largest number, which every model refuses.
-func positions(prompt: [Int32], andThen count: Int) -> Int {
+/// The positions that a prompt and `count` tokens after it need, as far as the model has them; what
+/// is more is refused when it comes to running it.
+func positions(prompt: [Int32], andThen count: Int, in file: ModelFile) -> Int {
   let (sum, overflow) = prompt.count.addingReportingOverflow(count)
-  return overflow ? .max : max(1, sum)
+  return min(overflow ? .max : max(1, sum), file.contextLength)
 }
 
 /// Token ids as people write them: 1,2,3.

@@ -1,5 +1,4 @@
 import ArgumentParser
-import FoundationEssentials
 import Stoker
 
 /// Options of how tokens are chosen.
@@ -85,7 +84,7 @@ struct Run: ParsableCommand {
     Interrupt.listen()
     let file = try ModelFile(path: model)
     let ids = try promptTokens(file)
-    let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens)
+    let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
     let loaded = try loadModel(file, arguments.options(context: needed))
     let request = GenerationRequest(
       prompt: ids, maxTokens: maxTokens, sampling: sampling.parameters, forced: forcedIds?.ids,
@@ -119,15 +118,6 @@ func loadModel(_ file: ModelFile, _ options: ModelOptions) throws -> MoEModel {
   defer { progress.clear() }
   return try MoEModel(file, options: options, logger: makeLogger()) { done, total in
     progress.draw(done: done, of: total, detail: formatBytes(done))
-  }
-}
-
-/// The bytes of a file the user named.
-func readFile(_ path: String) throws -> [UInt8] {
-  do {
-    return Array(try Data(contentsOf: URL(fileURLWithPath: path)))
-  } catch {
-    throw ValidationError("Could not read '\(path)': \(error)")
   }
 }
 

@@ -1,4 +1,5 @@
 internal import CKernels
+internal import Glibc
 
 /// The instruction sets the kernels are written for; a larger one needs a newer processor.
 package enum KernelSet: UInt32, CaseIterable, Comparable, Sendable {
@@ -23,6 +24,13 @@ package enum KernelSet: UInt32, CaseIterable, Comparable, Sendable {
     environment: [String: String]
   ) throws(TensorsError) -> KernelSet {
     try selected(environment: environment, best: best)
+  }
+
+  /// The set that this process's environment asks for, or else `best`; see
+  /// `selected(environment:)`.
+  package static func selected() throws(TensorsError) -> KernelSet {
+    guard let value = getenv(environmentVariable) else { return best }
+    return try selected(environment: [environmentVariable: String(cString: value)])
   }
 
   static func selected(

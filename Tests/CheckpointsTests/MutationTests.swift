@@ -1,5 +1,6 @@
 import Glibc
 import Tensors
+import TestSupport
 import Testing
 
 @testable import Checkpoints
@@ -16,7 +17,7 @@ import Testing
     let scratch = try ScratchDirectory()
     let path = scratch.file("damaged.gguf")
     let originals = try originals(scratch)
-    var random = SplitMix64(state: Self.seed)
+    var random = SeededGenerator(seed: Self.seed)
     // The first reading allocates what any reading keeps.
     for original in originals {
       try writeFile(path, original.bytes)
@@ -79,7 +80,7 @@ import Testing
     return originals
   }
 
-  private func damage(_ original: Original, _ random: inout SplitMix64) -> [UInt8] {
+  private func damage(_ original: Original, _ random: inout SeededGenerator) -> [UInt8] {
     var bytes = original.bytes
     for _ in 0..<Int.random(in: 1...3, using: &random) {
       let header = min(original.headerByteCount, bytes.count)

@@ -62,19 +62,6 @@ func writeFile(_ path: String, _ bytes: [UInt8]) throws {
   }
 }
 
-/// The generator of Steele, Lea and Flood, "Fast splittable pseudorandom number generators".
-struct SplitMix64: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
-  }
-}
-
 /// The bytes of a GGUF header put together by hand, for files that the writer refuses to write.
 struct RawHeader {
   var bytes: [UInt8] = []

@@ -1,4 +1,5 @@
 import Glibc
+import TestSupport
 import Testing
 
 @testable import DirectIO
@@ -6,21 +7,6 @@ import Testing
 /// All of this target's tests, one at a time: some of them change what the kernel lets the whole
 /// process do, and rings count against limits the others would meet.
 @Suite(.serialized) struct IOTests {}
-
-/// A small generator with a fixed sequence for a seed (SplitMix64).
-struct SeededGenerator: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-    return z ^ (z >> 31)
-  }
-}
 
 /// A folder of its own for one test, removed with what is in it.
 final class TemporaryFolder {

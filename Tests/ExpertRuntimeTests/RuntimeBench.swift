@@ -4,6 +4,7 @@ import ExpertRuntime
 import Residency
 import Routing
 import Tensors
+import TestSupport
 import Testing
 
 /// How a runtime is put together; none of it may change a bit of the output.

@@ -2,6 +2,7 @@ import Checkpoints
 import ExpertRuntime
 import Routing
 import Tensors
+import TestSupport
 
 /// A model that is nothing but experts: random weights in the formats of a GGUF file.
 struct ToyMoE: Sendable {

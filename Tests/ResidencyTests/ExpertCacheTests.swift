@@ -1,5 +1,6 @@
 import Residency
 import Routing
+import TestSupport
 import Testing
 
 /// A model and a budget whose cache is driven by random events.

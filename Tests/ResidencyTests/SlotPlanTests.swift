@@ -1,4 +1,5 @@
 import Residency
+import TestSupport
 import Testing
 
 @Suite struct SlotPlanTests {

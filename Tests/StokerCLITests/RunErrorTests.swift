@@ -36,13 +36,13 @@ import Testing
       message: "Give one of --prompt, --prompt-file and --token-ids", code: 64),
     Mistake(
       arguments: ["run", Samples.demo, "--prompt-file", "absent.txt"],
-      message: "Could not read 'absent.txt'", code: 64),
+      message: "could not read 'absent.txt'"),
     Mistake(arguments: tiny + ["--token-ids", ""], message: "the prompt is empty"),
     Mistake(
       arguments: tiny + ["--token-ids", "1,two"], message: "The value '1,two' is invalid", code: 64),
     Mistake(
       arguments: tiny + ["--token-ids", "1,2,3,4", "--context", "2", "--max-tokens", "1"],
-      message: "4 tokens do not fit a context of 2"),
+      message: "4 tokens of prompt and continuation do not fit a context of 2"),
     Mistake(
       arguments: tiny + ["--token-ids", "1", "--context", "257"],
       message: "--context is 257, expected 1 to 256"),
@@ -60,8 +60,9 @@ import Testing
     Mistake(
       arguments: tiny + ["--token-ids", "1", "--temperature", "nan"], message: "temperature"),
     Mistake(
-      arguments: tiny + ["--token-ids", "1", "--max-tokens", "\(Int.max)"], message: "--context"),
-    Mistake(arguments: ["demo", "--max-tokens", "\(Int.max)"], message: "--context"),
+      arguments: tiny + ["--token-ids", "1", "--max-tokens", "\(Int.max)"],
+      message: "do not fit a context of"),
+    Mistake(arguments: ["demo", "--max-tokens", "\(Int.max)"], message: "do not fit a context of"),
     Mistake(
       arguments: tiny + ["--token-ids", "1", "--io", "carrier-pigeon"],
       message: "The value 'carrier-pigeon' is invalid", code: 64),

@@ -1,3 +1,5 @@
+import TestSupport
+
 @testable import Tensors
 
 /// Vectors to multiply with, of many shapes.

@@ -2,6 +2,7 @@ internal import Tensors
 
 /// How weights are stored in a synthesized file.
 package enum SynthesisQuantization: String, CaseIterable, Sendable {
+  // swift-format-ignore: AlwaysUseLowerCamelCase
   case q4_0, q8_0, q4_K
 
   var elementType: ElementType {

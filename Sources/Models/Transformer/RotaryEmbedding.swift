@@ -30,7 +30,8 @@ package struct RotaryEmbedding: Sendable {
       let high = min(pair(turning: yarn.betaSlow).rounded(.up), Float(dimension - 1))
       let width = max(high - low, 0.001)
       frequencies = plain.enumerated().map { index, frequency in
-        let interpolated = min(max((Float(index) - low) / width, 0), 1) * yarn.extrapolationFactor
+        let ramp = min(max((Float(index) - low) / width, 0), 1)
+        let interpolated = 1 - (1 - ramp) * yarn.extrapolationFactor
         return frequency / yarn.factor * interpolated + frequency * (1 - interpolated)
       }
       magnitude = yarn.attentionFactor * (0.1 * log(yarn.factor) + 1)
