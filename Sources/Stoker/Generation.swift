@@ -15,6 +15,9 @@ public struct GenerationRequest: Sendable {
   /// Whether to go on after an end-of-text token.
   public var ignoresEnd: Bool
 
+  /// Tokens after the prompt, at the most.
+  var steps: Int { forced?.count ?? maxTokens }
+
   public init(
     prompt: [Int32], maxTokens: Int = 128, sampling: SamplingParameters = SamplingParameters(),
     forced: [Int32]? = nil, ignoresEnd: Bool = false
@@ -35,6 +38,18 @@ public struct Generation: Sendable {
 }
 
 extension MoEModel {
+  /// Checks that `request` can be met: `generate` throws the same errors before it starts.
+  /// - Throws: `StokerError` for prompt, lengths and token ids, `SamplerError` for sampling.
+  public func validate(_ request: GenerationRequest) throws {
+    let steps = request.steps
+    guard steps >= 0 else {
+      throw StokerError.option(name: "--max-tokens", found: "\(steps)", expected: "0 or more")
+    }
+    if let forced = request.forced { try checkVocabulary(of: forced) }
+    try validate(request.prompt, extra: request.forced == nil ? max(0, steps - 1) : steps)
+    try request.sampling.validate()
+  }
+
   /// Generates from an empty context.
   ///
   /// - Parameters:
@@ -46,12 +61,8 @@ extension MoEModel {
     _ request: GenerationRequest, isCancelled: () -> Bool = { false },
     onToken: (Int32) throws -> Void = { _ in }
   ) throws -> Generation {
-    let steps = request.forced?.count ?? request.maxTokens
-    guard steps >= 0 else {
-      throw StokerError.option(name: "--max-tokens", found: "\(steps)", expected: "0 or more")
-    }
-    if let forced = request.forced, !forced.isEmpty { try validate(forced, extra: 0) }
-    try validate(request.prompt, extra: request.forced?.count ?? max(0, steps - 1))
+    try validate(request)
+    let steps = request.steps
     var sampler = try Sampler(request.sampling)
     for token in request.prompt { sampler.accept(token) }
 

@@ -38,14 +38,16 @@ struct Demo: ParsableCommand {
       arguments.memory?.byteCount
       ?? max(needs.minimumBudget, needs.fullBudget - needs.allSlots * 2 / 3)
 
+    let model = try MoEModel(file, options: options, logger: makeLogger())
+    try model.validate(request)
     if !json {
       try Terminal.print(
         "Demo model, \(formatBytes(options.memory ?? 0)) of memory for everything; all of it "
           + "would need \(formatBytes(needs.fullBudget)).\n")
+      try Terminal.write(Array(self.prompt.utf8))
     }
     var decoder = StreamingDecoder(file.tokenizer)
-    if !json { try Terminal.write(Array(self.prompt.utf8)) }
-    let offloaded = try MoEModel(file, options: options, logger: makeLogger()).generate(
+    let offloaded = try model.generate(
       request, isCancelled: { Interrupt.isRequested },
       onToken: { token in
         if !json { try Terminal.write(Array(try decoder.append(token).utf8)) }
