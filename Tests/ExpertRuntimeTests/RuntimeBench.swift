@@ -59,7 +59,7 @@ struct RuntimeBench {
         expertByteCounts: sizes, expertsPerLayer: model.expertCount, topK: model.topK,
         capacity: capacity))
     let slots = try Arena(byteCount: plan.byteCount)
-    let kernels = Kernels(set: .best)
+    let kernels = Kernels(set: try KernelSet.selected())
     let scratch = ExpertRuntime.scratchByteCount(
       layout: layout, topK: model.topK, tokenCapacity: setup.tokenCapacity, kernels: kernels)
     runtime = ExpertRuntime(
