@@ -13,7 +13,12 @@ import Testing
     getenv("STOKER_FUZZ_CASES").flatMap { Int(String(cString: $0)) } ?? 5_000
   private static let seed: UInt64 = 0x5EED
 
-  @Test func damagedFilesAreReadOrRefusedInLittleMemory() throws {
+  /// In a process of its own, whose memory no other test adds to.
+  @Test func damagedFilesAreReadOrRefusedInLittleMemory() async {
+    await #expect(processExitsWith: .success) { try MutationTests().damageFiles() }
+  }
+
+  private func damageFiles() throws {
     let scratch = try ScratchDirectory()
     let path = scratch.file("damaged.gguf")
     let originals = try originals(scratch)
@@ -28,7 +33,7 @@ import Testing
     var kinds: Set<String> = []
     for _ in 0..<Self.caseCount {
       let original = originals[Int(random.next() % UInt64(originals.count))]
-      let bytes = damage(original, &random)
+      let bytes = damaged(original, &random)
       try writeFile(path, bytes)
       do throws(CheckpointError) {
         let (checkpoint, _, layout) = try describe(path)
@@ -80,7 +85,7 @@ import Testing
     return originals
   }
 
-  private func damage(_ original: Original, _ random: inout SeededGenerator) -> [UInt8] {
+  private func damaged(_ original: Original, _ random: inout SeededGenerator) -> [UInt8] {
     var bytes = original.bytes
     for _ in 0..<Int.random(in: 1...3, using: &random) {
       let header = min(original.headerByteCount, bytes.count)
