@@ -1,7 +1,7 @@
 internal import Checkpoints
 public import DirectIO
 package import Residency
-internal import Tensors
+package import Tensors
 
 extension ExpertRuntime {
   /// Opens the experts of a GGUF checkpoint of any architecture, for a model that computes
@@ -54,9 +54,8 @@ extension ExpertRuntime {
       plan: plan, slotMemory: slots,
       scratch: try ledger.allocate("expert activations", byteCount: scratchByteCount),
       files: files,
-      engine: try makeReadEngine(
-        kind: io, files: files, arenas: [slots], capacity: max(1024, 3 * layout.expertCount)),
-      pool: try makePool(threads), kernels: kernels)
+      engine: try makeEngine(io, files: files, slots: slots, expertCount: layout.expertCount),
+      pool: try makePool(threadCount: threads), kernels: kernels)
     if runtime.holdsEveryExpert { try runtime.preload { _, _ in } }
     return runtime
   }
@@ -91,9 +90,21 @@ extension ExpertRuntime {
     }
   }
 
-  private static func makePool(_ threads: Int) throws(RuntimeError) -> WorkerPool {
+  /// A read engine with room for every expert of a layer at once, which is what a chunk of prompt
+  /// can ask for, and for the dense weights, a few at a time.
+  package static func makeEngine(
+    _ kind: ReadEngineKind, files: [DataFile], slots: Arena, expertCount: Int
+  ) throws(IOError) -> any ReadEngine {
+    try makeReadEngine(
+      kind: kind, files: files, arenas: [slots],
+      capacity: max(64, ExpertMatrix.allCases.count * expertCount))
+  }
+
+  /// The threads that compute.
+  /// - Throws: `RuntimeError.threads`.
+  package static func makePool(threadCount: Int) throws(RuntimeError) -> WorkerPool {
     do throws(WorkerPoolError) {
-      return try WorkerPool(threadCount: threads)
+      return try WorkerPool(threadCount: threadCount)
     } catch {
       throw .threads(reason: "\(error)")
     }

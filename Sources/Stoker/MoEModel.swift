@@ -35,32 +35,21 @@ public final class MoEModel {
   ) throws {
     self.file = file
     let shape = try file.shape(options)
-    var requirements = shape.requirements(process: file.processByteCount(options))
+    let requirements = shape.requirements(process: file.processByteCount(options))
     let wanted = options.memory ?? min(Machine.defaultMemoryBudget, requirements.fullBudget)
-    if wanted < requirements.minimumBudget {
-      // The process may hold a little more than when the minimum was named: round no further.
-      requirements = shape.requirements(process: file.processByteCount(options, rounded: false))
-    }
-    guard wanted >= requirements.minimumBudget else {
-      throw RuntimeError.budgetTooSmall(budget: wanted, minimum: requirements.minimumBudget)
-    }
+    let tooSmall = RuntimeError.budgetTooSmall(
+      budget: wanted, minimum: requirements.minimumBudget)
+    guard wanted >= requirements.minimumBudget else { throw tooSmall }
     ledger = MemoryLedger(budget: wanted)
     try ledger.reserve("process", byteCount: requirements.process)
-    do {
-      pool = try WorkerPool(threadCount: shape.threadCount)
-    } catch {
-      throw RuntimeError.threads(reason: "\(error)")
-    }
+    pool = try ExpertRuntime.makePool(threadCount: shape.threadCount)
     let plan = ExpertRuntime.slotPlan(
       geometry: shape.geometry, expertCount: shape.layout.expertCount,
       topK: shape.description.expertsPerToken, capacity: wanted - requirements.fixed)
-    guard let plan else {
-      throw RuntimeError.budgetTooSmall(budget: wanted, minimum: requirements.minimumBudget)
-    }
+    guard let plan else { throw tooSmall }
     let slots = try ledger.allocate("expert slots", byteCount: plan.byteCount)
-    engine = try makeReadEngine(
-      kind: options.io, files: shape.files, arenas: [slots], queueDepth: 32,
-      capacity: max(1024, 3 * shape.layout.expertCount))
+    engine = try ExpertRuntime.makeEngine(
+      options.io, files: shape.files, slots: slots, expertCount: shape.layout.expertCount)
     let weights = try DenseWeights(
       shape.layout, files: shape.files, engine: engine, ledger: ledger)
     let cache = try KeyValueCache(

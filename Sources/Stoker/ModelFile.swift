@@ -42,12 +42,12 @@ public final class ModelFile {
   public var defaultContext: Int { min(description.contextLength, 4096) }
 
   /// What is resident before anything large is allocated, and a margin for stacks, engine tables
-  /// and code not yet run. Rounded, it is the same for two starts, with room for what varies.
-  func processByteCount(_ options: ModelOptions, rounded: Bool = true) -> Int {
+  /// and code not yet run. It is counted in steps far larger than what varies between two starts
+  /// (some 100 KiB), so that a minimum that one names is what the next accepts.
+  func processByteCount(_ options: ModelOptions) -> Int {
     if let counted = options.processMemory { return counted }
+    let step = 16 << 20
     let margin = 8 << 20
-    guard rounded else { return Machine.residentByteCount + margin }
-    let step = 4 << 20
     return (Machine.residentByteCount + (1 << 20) + step - 1) / step * step + margin
   }
 
