@@ -20,24 +20,36 @@ ckernels_set ckernels_best_set(void) {
   return CKernelsAVX2;
 }
 
-#define KERNELS(TYPE, NAME)                                                  \
-  [TYPE] = {ckernels_matmul_portable_##NAME, ckernels_matmul_avx2_##NAME, \
-            ckernels_matmul_avx512_##NAME}
+#define KERNELS(TYPE, NAME, AVX2_FROM, AVX512_FROM)                                          \
+  [TYPE] = {                                                                                 \
+      {ckernels_matmul_portable_##NAME, ckernels_matmul_avx2_##NAME,                         \
+       ckernels_matmul_avx512_##NAME},                                                       \
+      {ckernels_matmul_portable_##NAME, ckernels_packed_avx2_##NAME,                         \
+       ckernels_packed_avx512_##NAME},                                                       \
+      {UINT8_MAX, AVX2_FROM, AVX512_FROM}}
 #else
 ckernels_set ckernels_best_set(void) { return CKernelsPortable; }
 
-#define KERNELS(TYPE, NAME) [TYPE] = {ckernels_matmul_portable_##NAME}
+#define KERNELS(TYPE, NAME, AVX2_FROM, AVX512_FROM) \
+  [TYPE] = {{ckernels_matmul_portable_##NAME}, {ckernels_matmul_portable_##NAME}, {UINT8_MAX}}
 #endif
 
-static const matmul_function kernels[TYPE_COUNT][3] = {
-    KERNELS(TYPE_F32, f32),   KERNELS(TYPE_F16, f16),   KERNELS(TYPE_BF16, bf16),
-    KERNELS(TYPE_Q4_0, q4_0), KERNELS(TYPE_Q4_1, q4_1), KERNELS(TYPE_Q5_0, q5_0),
-    KERNELS(TYPE_Q5_1, q5_1), KERNELS(TYPE_Q8_0, q8_0), KERNELS(TYPE_Q4_K, q4_k),
-    KERNELS(TYPE_Q5_K, q5_k), KERNELS(TYPE_Q6_K, q6_k),
+/// The kernels of a type, by set, and the number of tokens from which packing pays.
+///
+/// The numbers are where the figures of `KernelBenchmark` cross; AVX-512's are AVX2's, as no machine
+/// with it has been measured.
+static const struct {
+  matmul_function by_rows[3], packed[3];
+  uint8_t packed_from[3];
+} kernels[TYPE_COUNT] = {
+    KERNELS(TYPE_F32, f32, 6, 6),   KERNELS(TYPE_F16, f16, 8, 8),   KERNELS(TYPE_BF16, bf16, 8, 8),
+    KERNELS(TYPE_Q4_0, q4_0, 3, 3), KERNELS(TYPE_Q4_1, q4_1, 3, 3), KERNELS(TYPE_Q5_0, q5_0, 3, 3),
+    KERNELS(TYPE_Q5_1, q5_1, 3, 3), KERNELS(TYPE_Q8_0, q8_0, 8, 8), KERNELS(TYPE_Q4_K, q4_k, 3, 3),
+    KERNELS(TYPE_Q5_K, q5_k, 3, 3), KERNELS(TYPE_Q6_K, q6_k, 4, 4),
 };
 
 bool ckernels_supports(uint32_t type) {
-  return type < TYPE_COUNT && kernels[type][CKernelsPortable] != NULL;
+  return type < TYPE_COUNT && kernels[type].by_rows[CKernelsPortable] != NULL;
 }
 
 size_t ckernels_activation_bytes(uint32_t type, size_t columns) {
@@ -58,11 +70,19 @@ void ckernels_quantize_activations(
   }
 }
 
+ckernels_method ckernels_best_method(ckernels_set set, uint32_t type, size_t tokens) {
+  const bool known = ckernels_supports(type) && set != CKernelsPortable && set <= CKernelsAVX512;
+  return known && tokens >= kernels[type].packed_from[set] ? CKernelsPacked : CKernelsByRows;
+}
+
 void ckernels_matmul(
-    ckernels_set set, uint32_t type, const void *weights, size_t columns, size_t row_begin,
-    size_t row_end, const void *const *acts, float *const *outs, size_t tokens) {
+    ckernels_set set, ckernels_method method, uint32_t type, const void *weights, size_t columns,
+    size_t row_begin, size_t row_end, const void *const *acts, float *const *outs, size_t tokens) {
   // A type or set without a kernel is a bug of the caller, which asked `ckernels_supports`.
-  if (!ckernels_supports(type) || set > CKernelsAVX512 || !kernels[type][set]) __builtin_trap();
+  if (!ckernels_supports(type) || set > CKernelsAVX512) __builtin_trap();
+  const matmul_function function =
+      method == CKernelsPacked ? kernels[type].packed[set] : kernels[type].by_rows[set];
+  if (!function) __builtin_trap();
   const matmul_task task = {weights, columns, row_begin, row_end, acts, outs, tokens};
-  kernels[type][set](&task);
+  function(&task);
 }

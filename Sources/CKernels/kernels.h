@@ -26,11 +26,14 @@ static inline size_t rows_per_block(size_t row_bytes) {
   return rows ? rows : 1;
 }
 
-/// Declares one kernel per set for a type.
-#define DECLARE_KERNELS(NAME)                                     \
+/// Declares the kernels of a type: per set one that goes by rows of weights, and for the vector sets
+/// one that packs them.
+#define DECLARE_KERNELS(NAME)                                       \
   HIDDEN void ckernels_matmul_portable_##NAME(const matmul_task *); \
   HIDDEN void ckernels_matmul_avx2_##NAME(const matmul_task *);     \
-  HIDDEN void ckernels_matmul_avx512_##NAME(const matmul_task *);
+  HIDDEN void ckernels_matmul_avx512_##NAME(const matmul_task *);   \
+  HIDDEN void ckernels_packed_avx2_##NAME(const matmul_task *);     \
+  HIDDEN void ckernels_packed_avx512_##NAME(const matmul_task *);
 
 DECLARE_KERNELS(f32)
 DECLARE_KERNELS(f16)

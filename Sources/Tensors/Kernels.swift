@@ -67,8 +67,8 @@ package struct Kernels: Sendable {
 
   /// Multiplies rows of weights by activations: outputs[t][r] = row r · activations[t].
   ///
-  /// The bits of an output depend on its row and activations alone, not on the range of rows or
-  /// the number of tokens.
+  /// The bits of an output depend on its row, its activations and the method alone, not on the
+  /// range of rows or, given the method, on the number of tokens.
   ///
   /// - Parameters:
   ///   - type: The type of the weights.
@@ -79,16 +79,24 @@ package struct Kernels: Sendable {
   ///   - outputs: [tokens] vectors with room for `rows.upperBound` values; only those of `rows`
   ///     are written.
   ///   - tokens: The number of activation rows.
+  ///   - method: How to go about the weights; nil: as is faster for so many tokens.
   package func matmul(
     type: ElementType, weights: UnsafeRawPointer, columns: Int, rows: Range<Int>,
     activations: UnsafePointer<UnsafeRawPointer>,
-    outputs: UnsafePointer<UnsafeMutablePointer<Float>>, tokens: Int
+    outputs: UnsafePointer<UnsafeMutablePointer<Float>>, tokens: Int, method: ProductMethod? = nil
   ) {
     checkColumns(columns, type: type)
     precondition(rows.lowerBound >= 0 && tokens >= 0, "rows and tokens are counts")
+    let method = method ?? self.method(type: type, tokens: tokens)
     ckernels_matmul(
-      set.cValue, type.rawValue, weights, columns, rows.lowerBound, rows.upperBound, activations,
-      outputs, tokens)
+      set.cValue, method.cValue, type.rawValue, weights, columns, rows.lowerBound,
+      rows.upperBound, activations, outputs, tokens)
+  }
+
+  /// The method `matmul` takes for a product of `tokens` tokens: the faster one, by a table of what
+  /// was measured.
+  package func method(type: ElementType, tokens: Int) -> ProductMethod {
+    ckernels_best_method(set.cValue, type.rawValue, tokens) == .CKernelsPacked ? .packed : .byRows
   }
 
   /// Expands `count` values (whole blocks) to single precision, with the bits that the reference
@@ -99,5 +107,20 @@ package struct Kernels: Sendable {
   ) {
     checkColumns(count, type: type)
     ckernels_dequantize(type.rawValue, blocks, values, count)
+  }
+}
+
+/// How a matrix product goes about the weights. The portable set has one method under both names.
+package enum ProductMethod: CaseIterable, Sendable {
+  /// Each row is unpacked for a few tokens at a time, in registers: for decoding.
+  case byRows
+  /// Rows are unpacked into the cache, interleaved, once for all tokens: for prompts.
+  case packed
+
+  fileprivate var cValue: ckernels_method {
+    switch self {
+    case .byRows: .CKernelsByRows
+    case .packed: .CKernelsPacked
+    }
   }
 }

@@ -38,7 +38,8 @@ extension Kernels {
 
   /// outputs[t][r] of `rows`; the others stay at `untouched`.
   func product(
-    _ weights: WeightSample, rows: Range<Int>, activations: [[UInt8]], byteOffset: Int = 0
+    _ weights: WeightSample, rows: Range<Int>, activations: [[UInt8]], byteOffset: Int = 0,
+    method: ProductMethod? = nil
   ) -> [[Float]] {
     let untouched = Self.untouched
     let shifted = [UInt8](repeating: 0xa5, count: byteOffset) + weights.bytes
@@ -58,7 +59,8 @@ extension Kernels {
     shifted.withUnsafeBytes {
       matmul(
         type: weights.type, weights: $0.baseAddress! + byteOffset, columns: weights.columns,
-        rows: rows, activations: rowPointers, outputs: outputs, tokens: activations.count)
+        rows: rows, activations: rowPointers, outputs: outputs, tokens: activations.count,
+        method: method)
     }
     return outputs.map { Array(UnsafeBufferPointer(start: $0, count: weights.rows)) }
   }

@@ -56,29 +56,36 @@ private enum ErrorBound {
     }
   }
 
-  @Test(.enabled(if: KernelSet.best >= .avx2), arguments: ElementType.computable)
-  func avx2AgreesWithPortable(_ type: ElementType) throws {
-    try expectAgreement(of: .avx2, type)
+  @Test(
+    .enabled(if: KernelSet.best >= .avx2), arguments: ElementType.computable,
+    ProductMethod.allCases)
+  func avx2AgreesWithPortable(_ type: ElementType, _ method: ProductMethod) throws {
+    try expectAgreement(of: .avx2, type, method)
   }
 
-  @Test(.enabled(if: KernelSet.best >= .avx512), arguments: ElementType.computable)
-  func avx512AgreesWithPortable(_ type: ElementType) throws {
-    try expectAgreement(of: .avx512, type)
+  @Test(
+    .enabled(if: KernelSet.best >= .avx512), arguments: ElementType.computable,
+    ProductMethod.allCases)
+  func avx512AgreesWithPortable(_ type: ElementType, _ method: ProductMethod) throws {
+    try expectAgreement(of: .avx512, type, method)
   }
 
-  private func expectAgreement(of set: KernelSet, _ type: ElementType) throws {
+  private func expectAgreement(
+    of set: KernelSet, _ type: ElementType, _ method: ProductMethod
+  ) throws {
     let portable = Kernels(set: .portable)
     let kernels = Kernels(set: set)
     for columns in type.testColumns {
       for (seed, payload) in Payload.all.enumerated() {
         let weights = try WeightSample(
           type, rows: 5, columns: columns, payload: payload, seed: UInt64(seed))
-        let magnitudes = weights.magnitudes
+        let magnitudes = weights.magnitudes(of: method)
         for sample in ActivationSample.allCases {
           let x = sample.values(columns: columns, seed: UInt64(columns))
           let row = portable.activationRow(x, type: type)
           let expected = portable.product(weights, rows: 0..<5, activations: [row])[0]
-          let result = kernels.product(weights, rows: 0..<5, activations: [row])[0]
+          let result = kernels.product(
+            weights, rows: 0..<5, activations: [row], method: method)[0]
           for r in 0..<5 {
             let scale = zip(magnitudes[r * columns..<(r + 1) * columns], x)
               .reduce(0) { $0 + Double($1.0 * abs($1.1)) }
@@ -96,6 +103,12 @@ private enum ErrorBound {
   /// The hard promise: one row and one token at a time give the bits of any larger product.
   @Test(arguments: available, ElementType.computable)
   func resultsDoNotDependOnRowRangeOrTokenCount(_ set: KernelSet, _ type: ElementType) throws {
+    for method in ProductMethod.allCases { try expectIndependence(set, type, method) }
+  }
+
+  private func expectIndependence(
+    _ set: KernelSet, _ type: ElementType, _ method: ProductMethod
+  ) throws {
     let kernels = Kernels(set: set)
     // Rows of the first shape fill several row blocks, those of the second end within a step.
     let shapes = type.blockSize == 1 ? [(19, 5000), (3, 37)] : [(40, 6144), (3, type.blockSize)]
@@ -105,17 +118,19 @@ private enum ErrorBound {
         kernels.activationRow(
           ActivationSample.random.values(columns: columns, seed: $0), type: type)
       }
-      let whole = kernels.product(weights, rows: 0..<rows, activations: activations)
+      let whole = kernels.product(
+        weights, rows: 0..<rows, activations: activations, method: method)
       for r in [0, 1, rows / 2, rows - 1] {
         for t in [0, 7, 8, 11, 12, 14] {
-          let single = kernels.product(weights, rows: r..<r + 1, activations: [activations[t]])
+          let single = kernels.product(
+            weights, rows: r..<r + 1, activations: [activations[t]], method: method)
           #expect(single[0][r].bitPattern == whole[t][r].bitPattern)
         }
       }
       for tokens in [1, 2, 3, 4, 5, 7, 8, 9] {
         let range = 1..<rows - 1
         let part = kernels.product(
-          weights, rows: range, activations: Array(activations[..<tokens]))
+          weights, rows: range, activations: Array(activations[..<tokens]), method: method)
         for t in 0..<tokens {
           #expect(part[t][range] == whole[t][range])
           #expect(part[t][0] == Kernels.untouched && part[t][rows - 1] == Kernels.untouched)
@@ -130,11 +145,13 @@ private enum ErrorBound {
     let columns = type.testColumns[3]
     let weights = try WeightSample(type, rows: 6, columns: columns)
     let row = kernels.activationRow(ActivationSample.random.values(columns: columns), type: type)
-    let aligned = kernels.product(weights, rows: 0..<6, activations: [row])
-    for byteOffset in [1, 2, 3, 5, 63] {
-      let shifted = kernels.product(
-        weights, rows: 0..<6, activations: [row], byteOffset: byteOffset)
-      #expect(shifted == aligned)
+    for method in ProductMethod.allCases {
+      let aligned = kernels.product(weights, rows: 0..<6, activations: [row], method: method)
+      for byteOffset in [1, 2, 3, 5, 63] {
+        let shifted = kernels.product(
+          weights, rows: 0..<6, activations: [row], byteOffset: byteOffset, method: method)
+        #expect(shifted == aligned)
+      }
     }
   }
 
@@ -146,8 +163,10 @@ private enum ErrorBound {
       var x = ActivationSample.random.values(columns: 512)
       x[300] = poison
       let row = kernels.activationRow(x, type: type)
-      let result = kernels.product(weights, rows: 0..<2, activations: [row])[0]
-      #expect(result.allSatisfy { $0.isNaN })
+      for method in ProductMethod.allCases {
+        let result = kernels.product(weights, rows: 0..<2, activations: [row], method: method)[0]
+        #expect(result.allSatisfy { $0.isNaN })
+      }
     }
   }
 
@@ -157,10 +176,23 @@ private enum ErrorBound {
     let columns = type.testColumns[3]
     let weights = try WeightSample(type, rows: 2, columns: columns)
     let row = kernels.activationRow(ActivationSample.random.values(columns: columns), type: type)
-    #expect(
-      kernels.product(weights, rows: 1..<1, activations: [row])[0].allSatisfy {
-        $0 == Kernels.untouched
-      })
-    #expect(kernels.product(weights, rows: 0..<2, activations: []).isEmpty)
+    for method in ProductMethod.allCases {
+      #expect(
+        kernels.product(weights, rows: 1..<1, activations: [row], method: method)[0].allSatisfy {
+          $0 == Kernels.untouched
+        })
+      #expect(kernels.product(weights, rows: 0..<2, activations: [], method: method).isEmpty)
+    }
+  }
+
+  /// The table of methods: few tokens by rows, many packed, and the portable set by rows always.
+  @Test(arguments: available, ElementType.computable)
+  func methodChangesOnceWithTheTokenCount(_ set: KernelSet, _ type: ElementType) {
+    let kernels = Kernels(set: set)
+    let methods = (0...64).map { kernels.method(type: type, tokens: $0) }
+    #expect(methods[1] == .byRows)
+    #expect(methods[64] == (set == .portable ? .byRows : .packed))
+    let first = methods.firstIndex(of: .packed) ?? methods.count
+    #expect(methods[first...].allSatisfy { $0 == .packed })
   }
 }

@@ -25,6 +25,18 @@ extension ElementType {
     }
   }
 
+  /// A block's quants in formats with an offset, and the byte that makes them the smallest there
+  /// are, -offset; nil in the other formats.
+  var offsetQuants: (range: Range<Int>, smallest: UInt8)? {
+    switch self {
+    case .q4_0: (2..<18, 0)
+    case .q5_0: (2..<22, 0)
+    case .q8_0: (2..<34, 0x80)
+    case .q6_K: (0..<192, 0)
+    default: nil
+    }
+  }
+
   /// Row lengths to test: whole and partial superblocks; odd lengths for the float types.
   var testColumns: [Int] {
     switch blockSize {
@@ -85,6 +97,18 @@ struct WeightSample {
     var withoutQuants = bytes
     for i in bytes.indices where i % type.blockByteCount >= header { withoutQuants[i] = 0 }
     let minimums = Self.dequantized(type, withoutQuants, count: rows * columns)
+    return zip(values, minimums).map { abs($0 - $1) + abs($1) }
+  }
+
+  /// What the rounding errors of `method` are relative to: the packed one counts quants from the
+  /// smallest, so that formats with an offset have a minimum there.
+  func magnitudes(of method: ProductMethod) -> [Float] {
+    guard method == .packed, let quants = type.offsetQuants else { return magnitudes }
+    var smallest = bytes
+    for i in bytes.indices where quants.range.contains(i % type.blockByteCount) {
+      smallest[i] = quants.smallest
+    }
+    let minimums = Self.dequantized(type, smallest, count: rows * columns)
     return zip(values, minimums).map { abs($0 - $1) + abs($1) }
   }
 

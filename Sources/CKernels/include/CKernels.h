@@ -35,14 +35,26 @@ size_t ckernels_activation_bytes(uint32_t type, size_t columns);
 void ckernels_quantize_activations(
     ckernels_set set, const float *_Nonnull x, void *_Nonnull row, size_t columns);
 
+/// How a matrix product goes about the weights.
+typedef enum __attribute__((enum_extensibility(closed))) : uint32_t {
+  /// Each row is unpacked for a few tokens at a time, in registers.
+  CKernelsByRows = 0,
+  /// Rows are unpacked into the cache, interleaved, once for all tokens.
+  CKernelsPacked = 1,
+} ckernels_method;
+
+/// The faster method for a product of `tokens` tokens, by a table of what was measured. The portable
+/// set has one method only.
+ckernels_method ckernels_best_method(ckernels_set set, uint32_t type, size_t tokens);
+
 /// outs[t][r] = dot(row r of `weights`, acts[t]) for r in row_begin..<row_end, t in 0..<tokens.
 ///
 /// Rows are contiguous blocks of `type`; `weights` may have any alignment, and acts[t] too.
-/// `columns` is a multiple of the block size. The bits of outs[t][r] depend on the set, on row r
-/// and on acts[t] alone, never on the row range or on the number of tokens.
+/// `columns` is a multiple of the block size. The bits of outs[t][r] depend on the set, on the
+/// method, on row r and on acts[t] alone, never on the row range or on the number of tokens.
 void ckernels_matmul(
-    ckernels_set set, uint32_t type, const void *_Nonnull weights, size_t columns,
-    size_t row_begin, size_t row_end, const void *_Nonnull const *_Nonnull acts,
+    ckernels_set set, ckernels_method method, uint32_t type, const void *_Nonnull weights,
+    size_t columns, size_t row_begin, size_t row_end, const void *_Nonnull const *_Nonnull acts,
     float *_Nonnull const *_Nonnull outs, size_t tokens);
 
 /// Expands `count` values (whole blocks, any alignment) to f32, with the bits that

@@ -1,0 +1,241 @@
+// The packing of weights into slices and the loops over slices, rows and tokens, written once:
+// packed_avx2.c and packed_avx512.c include this file after packed_formats.h and their
+// `multiply_quantized` and `multiply_floats`. PLANES(type) tells whether bytes are split into two
+// planes of nibbles; SYMBOL names their functions.
+
+/// The most tokens multiplied at once.
+ALWAYS_INLINE int tile_tokens(uint32_t type) { return is_float(type) ? FLOAT_TILE : TILE; }
+
+/// Columns of a slice, a multiple of 256.
+ALWAYS_INLINE size_t slice_columns(uint32_t type) {
+  return SLICE_BYTES / PANEL_ROWS / (is_float(type) ? sizeof(float) : PLANES(type));
+}
+
+// MARK: - Packing
+
+/// Writes the 8 x 8 transpose of 32-bit elements: element i of the vector at out + j * stride is
+/// element j of in[i].
+ALWAYS_INLINE void store_transposed(const __m256i in[8], void *out, size_t stride) {
+  __m256i a[8], b[8];
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 4; i++) {
+    a[2 * i] = _mm256_unpacklo_epi32(in[2 * i], in[2 * i + 1]);
+    a[2 * i + 1] = _mm256_unpackhi_epi32(in[2 * i], in[2 * i + 1]);
+  }
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 8; i += 4) {
+    b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
+    b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
+    b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
+    b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
+  }
+#pragma clang loop unroll(full)
+  for (size_t j = 0; j < 4; j++) {
+    __m256i *low = (__m256i *)((uint8_t *)out + j * stride);
+    __m256i *high = (__m256i *)((uint8_t *)out + (j + 4) * stride);
+    _mm256_store_si256(low, _mm256_permute2x128_si256(b[j], b[j + 4], 0x20));
+    _mm256_store_si256(high, _mm256_permute2x128_si256(b[j], b[j + 4], 0x31));
+  }
+}
+
+/// Packs scales and minimums of a superblock of 8 rows as those of groups `first` and on.
+ALWAYS_INLINE void pack_scales(
+    uint32_t type, const uint8_t *const *p, packed_slice *slice, size_t first, size_t row) {
+  const size_t halves = (size_t)group_halves(type), stride = halves * sizeof slice->scale[0];
+  __m256 scale[8][2], minimum[8][2];
+  for (int r = 0; r < 8; r++) packed_scales(type, p[r], scale[r], minimum[r]);
+  for (size_t h = 0; h < halves; h++) {
+    __m256i s[8], m[8];
+    for (int r = 0; r < 8; r++) {
+      s[r] = _mm256_castps_si256(scale[r][h]);
+      m[r] = _mm256_castps_si256(minimum[r][h]);
+    }
+    store_transposed(s, &slice->scale[first * halves + h][row], stride);
+    store_transposed(m, &slice->minimum[first * halves + h][row], stride);
+  }
+}
+
+/// Packs a superblock of 16 rows, row r at p[r], as groups first..<first + 8 of the slice.
+ALWAYS_INLINE void pack_superblock(
+    uint32_t type, const uint8_t *const *p, packed_slice *slice, size_t first) {
+  for (size_t row = 0; row < PANEL_ROWS; row += 8) {
+    pack_scales(type, p + row, slice, first, row);
+    uint8_t *q = slice->q + first * 32 * PANEL_ROWS * PLANES(type) + row * 4 * PLANES(type);
+#pragma clang loop unroll(full)
+    for (int g = 0; g < 8; g++, q += 32 * PANEL_ROWS * PLANES(type)) {
+      __m256i w[8], high[8];
+      for (size_t r = 0; r < 8; r++) w[r] = packed_values(type, p[row + r], g);
+      if (PLANES(type) == 1) {
+        store_transposed(w, q, 4 * PANEL_ROWS);
+        continue;
+      }
+      for (int r = 0; r < 8; r++) {
+        high[r] = high_bits(w[r], -4, 15);
+        w[r] = high_bits(w[r], 0, 15);
+      }
+      store_transposed(w, q, 8 * PANEL_ROWS);
+      store_transposed(high, q + 32, 8 * PANEL_ROWS);
+    }
+  }
+}
+
+/// Packs columns begin..<end of the rows that start at p[row].
+ALWAYS_INLINE void pack_quantized(
+    uint32_t type, const uint8_t **p, size_t begin, size_t end, packed_slice *slice) {
+  const size_t step = superblock_bytes(type);
+  for (size_t r = 0; r < PANEL_ROWS; r++) p[r] += begin / 256 * step;
+  size_t column = begin;
+  for (; column + 256 <= end; column += 256) {
+    pack_superblock(type, p, slice, (column - begin) / 32);
+    for (size_t r = 0; r < PANEL_ROWS; r++) p[r] += step;
+  }
+  if (column == end) return;
+  uint8_t padded[PANEL_ROWS][8 * sizeof(block_q8_0)] = {};
+  for (size_t r = 0; r < PANEL_ROWS; r++) {
+    memcpy(padded[r], p[r], (end - column) / 32 * step / 8);
+    p[r] = padded[r];
+  }
+  pack_superblock(type, p, slice, (column - begin) / 32);
+}
+
+/// As `pack_quantized`, for float weights.
+ALWAYS_INLINE void pack_floats(
+    uint32_t type, const uint8_t **p, size_t begin, size_t end, packed_slice *slice) {
+  const size_t size = type == TYPE_F32 ? 4 : 2;
+  for (size_t row = 0; row < PANEL_ROWS; row += 8) {
+    for (size_t column = begin; column < end; column += 8) {
+      __m256i w[8];
+      for (size_t r = 0; r < 8; r++) {
+        const uint8_t *values = p[row + r] + column * size;
+        uint8_t padded[32] = {};
+        if (end - column < 8) values = memcpy(padded, values, (end - column) * size);
+        w[r] = _mm256_castps_si256(packed_floats(type, values));
+      }
+      store_transposed(w, &slice->floats[column - begin][row], sizeof slice->floats[0]);
+    }
+  }
+}
+
+/// Packs columns begin..<end of 16 rows from `row` on; rows that the task lacks repeat its last.
+ALWAYS_INLINE void pack_slice(
+    uint32_t type, const matmul_task *task, size_t row, size_t begin, size_t end,
+    packed_slice *slice) {
+  const size_t row_bytes = is_float(type) ? task->columns * (type == TYPE_F32 ? 4 : 2)
+                                          : task->columns / 32 * superblock_bytes(type) / 8;
+  const uint8_t *p[PANEL_ROWS];
+  for (size_t r = 0; r < PANEL_ROWS; r++) {
+    const size_t last = task->row_end - 1;
+    p[r] = task->weights + (row + r < last ? row + r : last) * row_bytes;
+  }
+  if (is_float(type))
+    pack_floats(type, p, begin, end, slice);
+  else
+    pack_quantized(type, p, begin, end, slice);
+}
+
+// MARK: - Loops
+
+/// The scaled sums of columns begin..<end of one token.
+ALWAYS_INLINE void scale_sums(
+    uint32_t type, activation_row act, size_t begin, size_t end, scaled_sums *sums) {
+  float *out = sums->of;
+  size_t g = begin / 32;
+  for (; g + 8 <= end / 32; g += 8, out += 8 * group_halves(type)) {
+    const __m256i sum16 = _mm256_loadu_si256((const __m256i *)(act.sum16 + g * 4));
+    const __m256 scale = _mm256_loadu_ps((const float *)(act.scale + g * 4));
+    if (group_halves(type) == 1) {
+      const __m256i sum32 = _mm256_madd_epi16(sum16, _mm256_set1_epi16(1));
+      _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_cvtepi32_ps(sum32), scale));
+      continue;
+    }
+    const __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(sum16)));
+    const __m256 high =
+        _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(sum16, 1)));
+    const __m256 a = _mm256_unpacklo_ps(scale, scale), b = _mm256_unpackhi_ps(scale, scale);
+    _mm256_storeu_ps(out, _mm256_mul_ps(low, _mm256_permute2f128_ps(a, b, 0x20)));
+    _mm256_storeu_ps(out + 8, _mm256_mul_ps(high, _mm256_permute2f128_ps(a, b, 0x31)));
+  }
+  // The last groups of a row whose last superblock is not full, which Q6_K does not have.
+  for (; g < end / 32; g++, out++) {
+    const int16_t low = (int16_t)load_u16(act.sum16 + g * 4);
+    const int16_t high = (int16_t)load_u16(act.sum16 + g * 4 + 2);
+    *out = (float)(low + high) * load_float(act.scale + g * 4);
+  }
+}
+
+/// products[t][row] = the products of columns begin..<end for tokens from `token` on.
+ALWAYS_INLINE void multiply_slice(
+    uint32_t type, int tokens, const matmul_task *task, const packed_slice *slice, size_t begin,
+    size_t end, size_t token, float (*products)[PANEL_ROWS]) {
+  if (is_float(type)) {
+    const float *x[FLOAT_TILE];
+    for (int t = 0; t < tokens; t++)
+      x[t] = (const float *)task->acts[token + (size_t)t] + begin;
+    multiply_floats(tokens, slice, end - begin, x, products);
+    return;
+  }
+  activation_row acts[TILE];
+  scaled_sums sums[TILE];
+  for (int t = 0; t < tokens; t++) {
+    acts[t] = activation_parts(task->acts[token + (size_t)t], task->columns);
+    scale_sums(type, acts[t], begin, end, &sums[t]);
+    acts[t].q += begin;
+    acts[t].scale += begin / 32 * 4;
+  }
+  multiply_quantized(type, tokens, slice, (end - begin) / 32, acts, sums, products);
+}
+
+/// Multiplies a slice by `tokens` tokens from `token` on; its products begin a row's sums or are
+/// added to them.
+ALWAYS_INLINE void multiply_tile(
+    uint32_t type, int tokens, const matmul_task *task, const packed_slice *slice, size_t row,
+    size_t begin, size_t end, size_t token) {
+  _Alignas(64) float products[TILE > FLOAT_TILE ? TILE : FLOAT_TILE][PANEL_ROWS];
+  multiply_slice(type, tokens, task, slice, begin, end, token, products);
+  const size_t rows = task->row_end - row < PANEL_ROWS ? task->row_end - row : PANEL_ROWS;
+  for (int t = 0; t < tokens; t++) {
+    float *out = task->outs[token + (size_t)t] + row;
+    if (begin == 0)
+      memcpy(out, products[t], rows * sizeof(float));
+    else
+      for (size_t r = 0; r < rows; r++) out[r] += products[t][r];
+  }
+}
+
+ALWAYS_INLINE void matmul(uint32_t type, const matmul_task *task) {
+  const size_t step = slice_columns(type);
+  const int tile = tile_tokens(type);
+  packed_slice slice;
+  for (size_t row = task->row_begin; row < task->row_end; row += PANEL_ROWS) {
+    // A row of no columns has sums too: zeros.
+    for (size_t begin = 0; begin == 0 || begin < task->columns; begin += step) {
+      const size_t end = task->columns - begin < step ? task->columns : begin + step;
+      pack_slice(type, task, row, begin, end, &slice);
+      size_t t = 0;
+      for (; t + (size_t)tile <= task->tokens; t += (size_t)tile)
+        multiply_tile(type, tile, task, &slice, row, begin, end, t);
+#pragma clang loop unroll(full)
+      for (int rest = 4; rest > 0; rest /= 2) {
+        if (rest >= tile || t + (size_t)rest > task->tokens) continue;
+        multiply_tile(type, rest, task, &slice, row, begin, end, t);
+        t += (size_t)rest;
+      }
+    }
+  }
+}
+
+#define DEFINE(TYPE, NAME) \
+  void SYMBOL(NAME)(const matmul_task *task) { matmul(TYPE, task); }
+
+DEFINE(TYPE_F32, f32)
+DEFINE(TYPE_F16, f16)
+DEFINE(TYPE_BF16, bf16)
+DEFINE(TYPE_Q4_0, q4_0)
+DEFINE(TYPE_Q4_1, q4_1)
+DEFINE(TYPE_Q5_0, q5_0)
+DEFINE(TYPE_Q5_1, q5_1)
+DEFINE(TYPE_Q8_0, q8_0)
+DEFINE(TYPE_Q4_K, q4_k)
+DEFINE(TYPE_Q5_K, q5_k)
+DEFINE(TYPE_Q6_K, q6_k)
+#undef DEFINE

@@ -1,0 +1,149 @@
+// How each block format unpacks into the integers, scales and minimums of a slice, with AVX2.
+#pragma once
+
+ALWAYS_INLINE float load_float(const void *p) {
+  float v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+ALWAYS_INLINE __m256i nibbles(const uint8_t *p) {
+  const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+  const __m256i shifted = _mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4));
+  return _mm256_and_si256(shifted, _mm256_set1_epi8(15));
+}
+
+/// A byte 0xff for each bit of `bits` that is not set, 0 for the others.
+ALWAYS_INLINE __m256i clear_bits(uint32_t bits) {
+  const __m256i spread = _mm256_shuffle_epi8(
+      _mm256_set1_epi32((int)bits),
+      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+  const __m256i mask = _mm256_set1_epi64x((long long)0x8040201008040201ull);
+  return _mm256_cmpeq_epi8(_mm256_and_si256(spread, mask), _mm256_setzero_si256());
+}
+
+ALWAYS_INLINE __m256i with_fifth_bits(__m256i low, uint32_t bits) {
+  return _mm256_or_si256(low, _mm256_andnot_si256(clear_bits(bits), _mm256_set1_epi8(16)));
+}
+
+ALWAYS_INLINE __m256i high_bits(__m256i bytes, int shift, char mask) {
+  const __m256i shifted =
+      shift >= 0 ? _mm256_slli_epi16(bytes, shift) : _mm256_srli_epi16(bytes, -shift);
+  return _mm256_and_si256(shifted, _mm256_set1_epi8(mask));
+}
+
+ALWAYS_INLINE __m256i k_nibbles(const uint8_t *qs, int g) {
+  const __m256i bytes = _mm256_loadu_si256((const __m256i *)(qs + g / 2 * 32));
+  const __m256i shifted = g % 2 ? _mm256_srli_epi16(bytes, 4) : bytes;
+  return _mm256_and_si256(shifted, _mm256_set1_epi8(15));
+}
+
+ALWAYS_INLINE __m256i q6_k_values(const block_q6_k *block, int g) {
+  const int half = g / 4, quarter = g % 4;
+  const __m256i low_bytes =
+      _mm256_loadu_si256((const __m256i *)(block->ql + 64 * half + 32 * (quarter % 2)));
+  const __m256i low = _mm256_and_si256(
+      quarter / 2 ? _mm256_srli_epi16(low_bytes, 4) : low_bytes, _mm256_set1_epi8(15));
+  const __m256i high_bytes = _mm256_loadu_si256((const __m256i *)(block->qh + 32 * half));
+  const __m256i high = high_bits(high_bytes, 4 - 2 * quarter, 0x30);
+  return _mm256_or_si256(low, high);
+}
+
+ALWAYS_INLINE __m256i packed_values(uint32_t type, const uint8_t *p, int g) {
+  switch (type) {
+    case TYPE_Q4_0: return nibbles(((const block_q4_0 *)p + g)->qs);
+    case TYPE_Q4_1: return nibbles(((const block_q4_1 *)p + g)->qs);
+    case TYPE_Q5_0: {
+      const block_q5_0 *block = (const block_q5_0 *)p + g;
+      return with_fifth_bits(nibbles(block->qs), block->qh);
+    }
+    case TYPE_Q5_1: {
+      const block_q5_1 *block = (const block_q5_1 *)p + g;
+      return with_fifth_bits(nibbles(block->qs), block->qh);
+    }
+    case TYPE_Q8_0:
+      return _mm256_xor_si256(
+          _mm256_loadu_si256((const __m256i *)((const block_q8_0 *)p + g)->qs),
+          _mm256_set1_epi8((char)0x80));
+    case TYPE_Q4_K: return k_nibbles(((const block_q4_k *)p)->qs, g);
+    case TYPE_Q5_K: {
+      const block_q5_k *block = (const block_q5_k *)p;
+      const __m256i bits = _mm256_loadu_si256((const __m256i *)block->qh);
+      return _mm256_or_si256(k_nibbles(block->qs, g), high_bits(bits, 4 - g, 16));
+    }
+    case TYPE_Q6_K: return q6_k_values((const block_q6_k *)p, g);
+    default: __builtin_trap();
+  }
+}
+
+/// The half at `p + offset` of each of 8 blocks of `stride` bytes.
+ALWAYS_INLINE __m256 halves(const uint8_t *p, size_t offset, size_t stride) {
+  p += offset;
+  return _mm256_cvtph_ps(_mm_setr_epi16(
+      (short)load_u16(p), (short)load_u16(p + stride), (short)load_u16(p + 2 * stride),
+      (short)load_u16(p + 3 * stride), (short)load_u16(p + 4 * stride),
+      (short)load_u16(p + 5 * stride), (short)load_u16(p + 6 * stride),
+      (short)load_u16(p + 7 * stride)));
+}
+
+ALWAYS_INLINE __m256 broadcast_half(uint16_t half) {
+  return _mm256_cvtph_ps(_mm_set1_epi16((short)half));
+}
+
+ALWAYS_INLINE __m256 floats_from_bytes(uint64_t bytes) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
+}
+
+/// The scales and minimums of 8 groups (of both their halves, for Q6_K).
+ALWAYS_INLINE void packed_scales(
+    uint32_t type, const uint8_t *p, __m256 scale[2], __m256 minimum[2]) {
+  const size_t stride = superblock_bytes(type) / 8;
+  const __m256 offset = _mm256_set1_ps((float)-packed_offset(type));
+  switch (type) {
+    case TYPE_Q4_1:
+    case TYPE_Q5_1:
+      scale[0] = halves(p, 0, stride);
+      minimum[0] = halves(p, 2, stride);
+      return;
+    case TYPE_Q4_K:
+    case TYPE_Q5_K: {
+      // Both formats begin with d, dmin and the packed scales.
+      const block_q4_k *block = (const block_q4_k *)p;
+      const group_scales packed = unpack_group_scales(block->scales);
+      scale[0] = _mm256_mul_ps(broadcast_half(block->d), floats_from_bytes(packed.scales));
+      minimum[0] = _mm256_mul_ps(
+          _mm256_sub_ps(_mm256_setzero_ps(), broadcast_half(block->dmin)),
+          floats_from_bytes(packed.mins));
+      return;
+    }
+    case TYPE_Q6_K: {
+      const block_q6_k *block = (const block_q6_k *)p;
+      const __m128i split = _mm_shuffle_epi8(
+          _mm_loadu_si128((const __m128i *)block->scales),
+          _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+      const __m256 d = broadcast_half(block->d);
+      scale[0] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(split)));
+      scale[1] =
+          _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(split, 8))));
+      minimum[0] = _mm256_mul_ps(scale[0], offset);
+      minimum[1] = _mm256_mul_ps(scale[1], offset);
+      return;
+    }
+    default:
+      scale[0] = halves(p, 0, stride);
+      minimum[0] = _mm256_mul_ps(scale[0], offset);
+      return;
+  }
+}
+
+/// 8 weights as floats.
+ALWAYS_INLINE __m256 packed_floats(uint32_t type, const uint8_t *p) {
+  switch (type) {
+    case TYPE_F32: return _mm256_loadu_ps((const float *)p);
+    case TYPE_F16: return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+    default: {
+      const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+      return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+    }
+  }
+}
