@@ -2,15 +2,13 @@
 #include <math.h>
 #include <string.h>
 
-#include "CKernels.h"
+#include "kernels.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 // Every function that takes 64-byte vectors is inlined, so no call passes one across an ABI.
 #pragma clang diagnostic ignored "-Wpsabi"
-
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 // 16 lanes everywhere; the compiler splits them where registers are narrower.
 typedef float lanes __attribute__((vector_size(64)));
@@ -20,7 +18,7 @@ typedef int32_t integers __attribute__((vector_size(64)));
 #define store16(pointer, value) ({ lanes stored = (value); memcpy((pointer), &stored, 64); })
 
 /// IEEE half to single without the compiler's run-time library.
-static ALWAYS_INLINE float half_to_float(uint16_t half) {
+ALWAYS_INLINE float half_to_float(uint16_t half) {
   const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
   const uint32_t rest = half & 0x7fff;
   uint32_t bits;
@@ -58,7 +56,7 @@ static uint16_t float_to_half(float value) {
 }
 
 #define SET(name) name##_portable
-static ALWAYS_INLINE lanes load_half16_portable(const uint16_t *source) {
+ALWAYS_INLINE lanes load_half16_portable(const uint16_t *source) {
   lanes result;
   for (int i = 0; i < 16; i++) result[i] = half_to_float(source[i]);
   return result;
@@ -70,7 +68,7 @@ static ALWAYS_INLINE lanes load_half16_portable(const uint16_t *source) {
 
 #if defined(__x86_64__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-static ALWAYS_INLINE lanes load_half16_avx2(const uint16_t *source) {
+ALWAYS_INLINE lanes load_half16_avx2(const uint16_t *source) {
   union { lanes all; __m256 half[2]; } result;
   result.half[0] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)source));
   result.half[1] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(source + 8)));
@@ -85,7 +83,7 @@ static ALWAYS_INLINE lanes load_half16_avx2(const uint16_t *source) {
 
 #pragma clang attribute push( \
     __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c"))), apply_to = function)
-static ALWAYS_INLINE lanes load_half16_avx512(const uint16_t *source) {
+ALWAYS_INLINE lanes load_half16_avx512(const uint16_t *source) {
   return (lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)source));
 }
 #define SET(name) name##_avx512
@@ -130,6 +128,25 @@ void ckernels_attention(
   }
 }
 
+void ckernels_attention_block(
+    ckernels_set set, bool half, const float *const *q, const void *k, const void *v,
+    size_t positions_before, size_t tokens, size_t dimension, float scale, float *scores,
+    float *const *outs) {
+  if (tokens > CKernelsAttentionBlockTokens) __builtin_trap();
+  const attention_task task = {
+      q, k, v, positions_before, tokens, dimension, scale, scores, outs};
+  switch (set) {
+#if defined(__x86_64__)
+    case CKernelsAVX512: ckernels_packed_avx512_attention(half, &task); return;
+    case CKernelsAVX2: ckernels_packed_avx2_attention(half, &task); return;
+#endif
+    default:
+      for (size_t t = 0; t < tokens; t++)
+        ckernels_attention(
+            set, half, q[t], k, v, positions_before + t + 1, dimension, scale, scores, outs[t]);
+  }
+}
+
 void ckernels_store_half(const float *x, uint16_t *out, size_t n) {
   for (size_t i = 0; i < n; i++) out[i] = float_to_half(x[i]);
 }
@@ -147,8 +164,9 @@ void ckernels_add(const float *x, float *out, size_t n) {
   for (size_t i = 0; i < n; i++) out[i] += x[i];
 }
 
-void ckernels_add_scaled(const float *x, float scale, float *out, size_t n) {
-  for (size_t i = 0; i < n; i++) out[i] = fmaf(x[i], scale, out[i]);
+void ckernels_add_scaled(
+    ckernels_set set, const float *x, float scale, float *out, size_t n) {
+  DISPATCH(set, add_scaled, x, scale, out, n)
 }
 
 void ckernels_clamp(float *x, size_t n, float limit) {

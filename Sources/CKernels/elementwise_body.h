@@ -5,7 +5,7 @@
 // Reductions keep 16 partial sums and add them in one fixed order, so a result never depends on how
 // tokens, heads or rows were handed to threads.
 
-static ALWAYS_INLINE float SET(sum16)(lanes v) {
+ALWAYS_INLINE float SET(sum16)(lanes v) {
   float s[8];
   for (int i = 0; i < 8; i++) s[i] = v[i] + v[i + 8];
   return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
@@ -13,7 +13,7 @@ static ALWAYS_INLINE float SET(sum16)(lanes v) {
 
 /// e^x to about 2 ulp: x = n ln2 + r, a degree-6 polynomial in r, then 2^n by its exponent bits
 /// (the scheme of Cephes' expf). NaN stays NaN, which the clamping alone would make a number.
-static ALWAYS_INLINE lanes SET(exp16)(lanes x) {
+ALWAYS_INLINE lanes SET(exp16)(lanes x) {
   const lanes low = (lanes){} - 87.0f, high = (lanes){} + 88.0f;
   const integers nans = ~(x == x);
   x = __builtin_elementwise_min(__builtin_elementwise_max(x, low), high);
@@ -87,15 +87,22 @@ static void SET(softmax)(float *x, size_t n) {
   for (i = 0; i < n; i++) x[i] *= scale;
 }
 
-static ALWAYS_INLINE lanes SET(load_cache)(const void *base, size_t index, bool half) {
+static void SET(add_scaled)(const float *x, float scale, float *out, size_t n) {
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    store16(out + i, __builtin_elementwise_fma(load16(x + i), (lanes){} + scale, load16(out + i)));
+  for (; i < n; i++) out[i] = fmaf(x[i], scale, out[i]);
+}
+
+ALWAYS_INLINE lanes SET(load_cache)(const void *base, size_t index, bool half) {
   return half ? LOAD_HALF16((const uint16_t *)base + index) : load16((const float *)base + index);
 }
 
-static ALWAYS_INLINE float SET(load_cache_one)(const void *base, size_t index, bool half) {
+ALWAYS_INLINE float SET(load_cache_one)(const void *base, size_t index, bool half) {
   return half ? half_to_float(((const uint16_t *)base)[index]) : ((const float *)base)[index];
 }
 
-static ALWAYS_INLINE void SET(attend)(
+ALWAYS_INLINE void SET(attend)(
     const float *q, const void *k, const void *v, bool half, size_t positions, size_t dimension,
     float scale, float *scores, float *out) {
   const size_t vectored = dimension & ~(size_t)15;

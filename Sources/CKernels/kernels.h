@@ -15,6 +15,19 @@ typedef struct {
   size_t tokens;
 } matmul_task;
 
+/// Attention of a block of tokens; `ckernels_attention_block` has the meaning of the parameters.
+typedef struct {
+  const float *const *q;
+  const void *k, *v;
+  size_t positions_before, tokens, dimension;
+  float scale;
+  float *scores;
+  float *const *outs;
+} attention_task;
+
+HIDDEN void ckernels_packed_avx2_attention(bool half, const attention_task *task);
+HIDDEN void ckernels_packed_avx512_attention(bool half, const attention_task *task);
+
 typedef void (*matmul_function)(const matmul_task *task);
 
 /// Row-block size in bytes: a block of weight rows stays in the second-level cache while the

@@ -124,6 +124,7 @@ ALWAYS_INLINE void multiply_floats(
 }
 
 #define SYMBOL(name) ckernels_packed_avx2_##name
+#define KERNEL_SET CKernelsAVX2
 #include "packed_body.h"
 
 #pragma clang attribute pop

@@ -67,6 +67,7 @@ ALWAYS_INLINE void multiply_floats(
 }
 
 #define SYMBOL(name) ckernels_packed_avx512_##name
+#define KERNEL_SET CKernelsAVX512
 #include "packed_body.h"
 
 #pragma clang attribute pop

@@ -1,7 +1,7 @@
 // The packing of weights into slices and the loops over slices, rows and tokens, written once:
 // packed_avx2.c and packed_avx512.c include this file after packed_formats.h and their
 // `multiply_quantized` and `multiply_floats`. PLANES(type) tells whether bytes are split into two
-// planes of nibbles; SYMBOL names their functions.
+// planes of nibbles; SYMBOL names their functions and KERNEL_SET their set.
 
 /// The most tokens multiplied at once.
 ALWAYS_INLINE int tile_tokens(uint32_t type) { return is_float(type) ? FLOAT_TILE : TILE; }
@@ -116,6 +116,21 @@ ALWAYS_INLINE void pack_floats(
   }
 }
 
+/// As `pack_floats`, for a matrix stored column after column; rows that it lacks are zero.
+ALWAYS_INLINE void pack_columns(
+    uint32_t type, const matmul_task *task, size_t row, size_t begin, size_t end,
+    packed_slice *slice) {
+  const size_t size = type == TYPE_F32 ? 4 : 2, rows = task->row_end;
+  for (size_t column = begin; column < end; column++) {
+    const uint8_t *values = task->weights + (column * rows + row) * size;
+    uint8_t padded[PANEL_ROWS * 4] = {};
+    if (rows - row < PANEL_ROWS) values = memcpy(padded, values, (rows - row) * size);
+    float *out = slice->floats[column - begin];
+    _mm256_store_ps(out, packed_floats(type, values));
+    _mm256_store_ps(out + 8, packed_floats(type, values + 8 * size));
+  }
+}
+
 /// Packs columns begin..<end of 16 rows from `row` on; rows that the task lacks repeat its last.
 ALWAYS_INLINE void pack_slice(
     uint32_t type, const matmul_task *task, size_t row, size_t begin, size_t end,
@@ -202,7 +217,8 @@ ALWAYS_INLINE void multiply_tile(
   }
 }
 
-ALWAYS_INLINE void matmul(uint32_t type, const matmul_task *task) {
+/// The product of a task's rows, or, `transposed`, of a float matrix stored column after column.
+ALWAYS_INLINE void matmul(uint32_t type, bool transposed, const matmul_task *task) {
   const size_t step = slice_columns(type);
   const int tile = tile_tokens(type);
   packed_slice slice;
@@ -210,7 +226,10 @@ ALWAYS_INLINE void matmul(uint32_t type, const matmul_task *task) {
     // A row of no columns has sums too: zeros.
     for (size_t begin = 0; begin == 0 || begin < task->columns; begin += step) {
       const size_t end = task->columns - begin < step ? task->columns : begin + step;
-      pack_slice(type, task, row, begin, end, &slice);
+      if (transposed)
+        pack_columns(type, task, row, begin, end, &slice);
+      else
+        pack_slice(type, task, row, begin, end, &slice);
       size_t t = 0;
       for (; t + (size_t)tile <= task->tokens; t += (size_t)tile)
         multiply_tile(type, tile, task, &slice, row, begin, end, t);
@@ -225,7 +244,7 @@ ALWAYS_INLINE void matmul(uint32_t type, const matmul_task *task) {
 }
 
 #define DEFINE(TYPE, NAME) \
-  void SYMBOL(NAME)(const matmul_task *task) { matmul(TYPE, task); }
+  void SYMBOL(NAME)(const matmul_task *task) { matmul(TYPE, false, task); }
 
 DEFINE(TYPE_F32, f32)
 DEFINE(TYPE_F16, f16)
@@ -239,3 +258,34 @@ DEFINE(TYPE_Q4_K, q4_k)
 DEFINE(TYPE_Q5_K, q5_k)
 DEFINE(TYPE_Q6_K, q6_k)
 #undef DEFINE
+
+// MARK: - Attention
+
+/// Attention of one head for a block of tokens; `ckernels_attention_block` has the meaning of the
+/// task. Positions that a token does not see get weight zero.
+ALWAYS_INLINE void attend(uint32_t type, const attention_task *task) {
+  const size_t positions = task->positions_before + task->tokens;
+  float *scores[CKernelsAttentionBlockTokens];
+  for (size_t t = 0; t < task->tokens; t++) scores[t] = task->scores + t * positions;
+  const matmul_task products = {
+      .weights = task->k, .columns = task->dimension, .row_end = positions,
+      .acts = (const void *const *)task->q, .outs = scores, .tokens = task->tokens};
+  matmul(type, false, &products);
+  for (size_t t = 0; t < task->tokens; t++) {
+    const size_t seen = task->positions_before + t + 1;
+    for (size_t p = 0; p < seen; p++) scores[t][p] *= task->scale;
+    ckernels_softmax(KERNEL_SET, scores[t], seen);
+    for (size_t p = seen; p < positions; p++) scores[t][p] = 0;
+  }
+  const matmul_task mix = {
+      .weights = task->v, .columns = positions, .row_end = task->dimension,
+      .acts = (const void *const *)scores, .outs = task->outs, .tokens = task->tokens};
+  matmul(type, true, &mix);
+}
+
+void SYMBOL(attention)(bool half, const attention_task *task) {
+  if (half)
+    attend(TYPE_F16, task);
+  else
+    attend(TYPE_F32, task);
+}

@@ -36,6 +36,32 @@ extension Kernels {
       set.cValue, half, query, keys, values, positions, dimension, scale, scores, out)
   }
 
+  /// The most tokens of one `attentionBlock`.
+  package static let attentionBlockTokens = Int(CKernelsAttentionBlockTokens)
+
+  /// Causal attention of one query head for a block of tokens, faster than one token at a time.
+  ///
+  /// Token t sees positions 0...positionsBefore + t. The bits of its output depend on its query and
+  /// those positions alone; they are not the bits of `attention`.
+  ///
+  /// - Parameters:
+  ///   - queries: [tokens] rows of `dimension` floats.
+  ///   - keys: [positionsBefore + tokens, dimension], half precision if `half`, else single;
+  ///     `values` likewise. All must be finite.
+  ///   - tokens: At most `attentionBlockTokens`.
+  ///   - scores: Scratch of tokens * (positionsBefore + tokens) floats.
+  ///   - outputs: [tokens] rows of `dimension` floats.
+  package func attentionBlock(
+    queries: UnsafePointer<UnsafePointer<Float>>, keys: UnsafeRawPointer,
+    values: UnsafeRawPointer, half: Bool, positionsBefore: Int, tokens: Int, dimension: Int,
+    scale: Float, scores: UnsafeMutablePointer<Float>,
+    outputs: UnsafePointer<UnsafeMutablePointer<Float>>
+  ) {
+    ckernels_attention_block(
+      set.cValue, half, queries, keys, values, positionsBefore, tokens, dimension, scale, scores,
+      outputs)
+  }
+
   /// Rotates one head in place: pairs (i, i + dimension / 2), the GPT-NeoX layout.
   package func rope(
     _ head: UnsafeMutablePointer<Float>, cosines: UnsafePointer<Float>,
@@ -63,7 +89,7 @@ extension Kernels {
     _ x: UnsafePointer<Float>, scaledBy scale: Float, to out: UnsafeMutablePointer<Float>,
     count: Int
   ) {
-    ckernels_add_scaled(x, scale, out, count)
+    ckernels_add_scaled(set.cValue, x, scale, out, count)
   }
 
   /// Clamps to [-limit, limit] in place.

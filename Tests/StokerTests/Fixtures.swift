@@ -43,10 +43,12 @@ enum Fixtures {
   }
 
   /// The logits of every token of `ids`, run as one prompt: [tokens][vocabulary].
-  static func logits(_ model: MoEModel, _ ids: [Int32]) throws -> [[Float]] {
+  static func logits(
+    _ model: MoEModel, _ ids: [Int32], at position: Int = 0
+  ) throws -> [[Float]] {
     var rows: [[Float]] = []
     let ran = try model.prefill(
-      ids[...], at: 0, logits: .all, isCancelled: { false }, { rows.append(Array($1)) })
+      ids[...], at: position, logits: .all, isCancelled: { false }, { rows.append(Array($1)) })
     #expect(ran)
     return rows
   }

@@ -72,22 +72,4 @@ import Testing
       }
     }
   }
-
-  @Test func chunksOfAPromptChangeNoBit() throws {
-    let model = try Fixtures.model(Fixtures.demo, ModelOptions(context: Self.context))
-    var whole: [[Float]] = []
-    try model.transformer.forward(Self.prompt.span, at: 0, phase: .prefill, logits: .all) {
-      whole.append(Array($1))
-    }
-    for size in [1, 7, 39] {
-      var parts: [[Float]] = []
-      for start in stride(from: 0, to: Self.prompt.count, by: size) {
-        let part = Array(Self.prompt[start..<min(start + size, Self.prompt.count)])
-        try model.transformer.forward(part.span, at: start, phase: .prefill, logits: .all) {
-          parts.append(Array($1))
-        }
-      }
-      #expect(parts == whole)
-    }
-  }
 }

@@ -10,11 +10,11 @@ import Testing
 
   /// Relative to the weighted mean of |value|: the rounding of a score of at most a few units,
   /// which the exponential turns into a relative error, then the sum over positions.
-  private static let errorBound = 4e-6
+  static let errorBound = 4e-6
 
   /// One head with its caches, [positions, dimension], as the kernels get them.
-  private struct Head {
-    let query: [Float]
+  struct Head {
+    var query: [Float]
     var keys: [Float]
     var values: [Float]
     let dimension: Int

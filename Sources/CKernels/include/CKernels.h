@@ -80,6 +80,16 @@ void ckernels_attention(
     ckernels_set set, bool half, const float *_Nonnull q, const void *_Nonnull k,
     const void *_Nonnull v, size_t positions, size_t dimension, float scale,
     float *_Nonnull scores, float *_Nonnull out);
+/// The most tokens of an attention block.
+enum { CKernelsAttentionBlockTokens = 16 };
+/// Causal attention of one query head for a block of tokens: as `ckernels_attention` for each token t,
+/// over its own positions 0...positions_before + t. The bits of outs[t] depend on its q and positions
+/// alone, but are not those of `ckernels_attention`. All rows of k and v must be finite.
+/// `scores` is scratch, [tokens, positions_before + tokens].
+void ckernels_attention_block(
+    ckernels_set set, bool half, const float *_Nonnull const *_Nonnull q, const void *_Nonnull k,
+    const void *_Nonnull v, size_t positions_before, size_t tokens, size_t dimension, float scale,
+    float *_Nonnull scores, float *_Nonnull const *_Nonnull outs);
 /// Rounds n floats to IEEE half precision, to nearest even.
 void ckernels_store_half(const float *_Nonnull x, uint16_t *_Nonnull out, size_t n);
 /// Rotates the pairs (i, i + dimension / 2) of one head: RoPE in the GPT-NeoX layout.
@@ -89,6 +99,7 @@ void ckernels_rope(
 /// out[i] += x[i].
 void ckernels_add(const float *_Nonnull x, float *_Nonnull out, size_t n);
 /// out[i] += x[i] * scale, in one rounding.
-void ckernels_add_scaled(const float *_Nonnull x, float scale, float *_Nonnull out, size_t n);
+void ckernels_add_scaled(
+    ckernels_set set, const float *_Nonnull x, float scale, float *_Nonnull out, size_t n);
 /// Clamps to [-limit, limit].
 void ckernels_clamp(float *_Nonnull x, size_t n, float limit);

@@ -1,13 +1,22 @@
 internal import Checkpoints
 internal import Tensors
 
-/// Attention of a chunk of tokens at one layer, one (token, query head) pair per chunk of the loop.
+/// Attention of a chunk of tokens at one layer, one (block of tokens, query head) pair per chunk of
+/// the loop.
 ///
-/// Query heads share key and value heads in groups (arXiv 2305.13245).
+/// Query heads share key and value heads in groups (arXiv 2305.13245). Blocks begin at the chunk's
+/// first token, so the threads have no say in which tokens share one.
 struct AttentionLoop: ParallelWork {
   unowned let model: MoETransformer
   let layer: Int
   let position: Int
+  let tokenCount: Int
+
+  /// The chunks of the loop.
+  var chunkCount: Int {
+    let block = Kernels.attentionBlockTokens
+    return (tokenCount + block - 1) / block * model.description.headCount
+  }
 
   static var body: WorkerPool.Body {
     { pointer, chunk, worker in
@@ -17,18 +26,39 @@ struct AttentionLoop: ParallelWork {
 
   private func perform(_ chunk: Int, worker: Int) {
     let shape = model.description
-    let token = chunk / shape.headCount
+    let first = chunk / shape.headCount * Kernels.attentionBlockTokens
     let head = chunk % shape.headCount
     let shared = head / (shape.headCount / shape.kvHeadCount)
     let dimension = shape.headDimension
-    model.kernels.attention(
-      query: model.buffers.queryRows[token] + head * dimension,
-      keys: model.cache.keys(layer: layer, head: shared),
-      values: model.cache.values(layer: layer, head: shared),
-      half: model.cache.type == .f16, positions: position + token + 1, dimension: dimension,
-      scale: 1 / Float(dimension).squareRoot(),
-      scores: model.buffers.scores + worker * model.cache.capacity,
-      into: model.buffers.mixed.row(token) + head * dimension)
+    let keys = model.cache.keys(layer: layer, head: shared)
+    let values = model.cache.values(layer: layer, head: shared)
+    let isHalf = model.cache.type == .f16
+    let scale = 1 / Float(dimension).squareRoot()
+    let buffers = model.buffers
+    let scores = buffers.scores(worker: worker)
+    if tokenCount == 1 {
+      model.kernels.attention(
+        query: buffers.queryRows[0] + head * dimension, keys: keys, values: values, half: isHalf,
+        positions: position + 1, dimension: dimension, scale: scale, scores: scores,
+        into: buffers.mixed.row(0) + head * dimension)
+      return
+    }
+    let count = min(Kernels.attentionBlockTokens, tokenCount - first)
+    withUnsafeTemporaryAllocation(
+      of: UnsafeMutablePointer<Float>.self, capacity: 2 * count
+    ) { rows in
+      for token in 0..<count {
+        rows[token] = buffers.queryRows[first + token] + head * dimension
+        rows[count + token] = buffers.mixed.row(first + token) + head * dimension
+      }
+      let base = rows.baseAddress!
+      base.withMemoryRebound(to: UnsafePointer<Float>.self, capacity: count) { queries in
+        model.kernels.attentionBlock(
+          queries: queries, keys: keys, values: values, half: isHalf,
+          positionsBefore: position + first, tokens: count, dimension: dimension, scale: scale,
+          scores: scores, outputs: UnsafePointer(base + count))
+      }
+    }
   }
 
   /// The loop that goes before: per token, norms and rotation of queries and keys, and the store

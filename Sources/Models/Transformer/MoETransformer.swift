@@ -10,8 +10,8 @@ package import Tensors
 /// norms run over a head or over the whole projection, whether the weights of the chosen experts
 /// are normalised, and whether projections are clamped.
 ///
-/// Every value is computed in an order that depends on its token alone, so the split of a prompt
-/// into chunks changes no bit.
+/// The bits of a value depend on the tokens and on how the prompt was split into chunks, which the
+/// budget and the threads have no say in: few tokens and many take different kernels.
 package final class MoETransformer {
   /// Which tokens' logits a pass is to give.
   package enum Logits: Sendable { case none, last, all }
@@ -129,9 +129,10 @@ package final class MoETransformer {
     append(layer.key, of: input, into: buffers.keyRows, count: count)
     append(layer.value, of: input, into: buffers.valueRows, count: count)
     batch.run()
-    let heads = AttentionLoop(model: self, layer: index, position: position)
+    let heads = AttentionLoop(
+      model: self, layer: index, position: position, tokenCount: count)
     pool.run(heads.storing, chunkCount: count)
-    pool.run(heads, chunkCount: count * description.headCount)
+    pool.run(heads, chunkCount: heads.chunkCount)
     buffers.mixed.quantize(0..<count, kernels: kernels, pool: pool)
     append(layer.output, of: buffers.mixed, into: buffers.branchRows, count: count)
     batch.run()

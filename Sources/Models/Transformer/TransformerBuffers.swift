@@ -22,8 +22,9 @@ package struct TransformerBuffers {
   /// Rotation of each token's position, [tokens, dimension / 2].
   let cosines: UnsafeMutablePointer<Float>
   let sines: UnsafeMutablePointer<Float>
-  /// Attention scores of each worker, [threads, positions].
-  let scores: UnsafeMutablePointer<Float>
+  /// Attention scores of a block of tokens for each worker, [threads, block, positions].
+  private let allScores: UnsafeMutablePointer<Float>
+  private let scoresOfWorker: Int
   let router: UnsafeMutablePointer<Float>
   let logits: UnsafeMutablePointer<Float>
 
@@ -85,7 +86,8 @@ package struct TransformerBuffers {
     value = cursor.take(tokenCapacity * model.kvHeadCount * model.headDimension)
     cosines = cursor.take(tokenCapacity * pairs)
     sines = cursor.take(tokenCapacity * pairs)
-    scores = cursor.take(threadCount * positions)
+    scoresOfWorker = min(Kernels.attentionBlockTokens, tokenCapacity) * positions
+    allScores = cursor.take(threadCount * scoresOfWorker)
     router = cursor.take(tokenCapacity * model.expertCount)
     logits = cursor.take(Self.logitRowCount * model.vocabularySize)
     branchRows = cursor.take(tokenCapacity)
@@ -95,6 +97,9 @@ package struct TransformerBuffers {
     routerRows = cursor.take(tokenCapacity)
     logitRows = cursor.take(Self.logitRowCount)
   }
+
+  /// Room for the attention scores of a block of tokens that `worker` computes.
+  func scores(worker: Int) -> UnsafeMutablePointer<Float> { allScores + worker * scoresOfWorker }
 
   /// Fills the pointers that never change.
   private func bind(_ model: ModelDescription, tokenCapacity: Int) {
