@@ -68,6 +68,7 @@ let package = Package(
       name: "ForeignModelExample", dependencies: ["Stoker"], swiftSettings: swiftSettings),
     // Tests
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
+    .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     tests("TensorsTests", ["Tensors"], exclude: ["Fixtures"]),
     tests("DirectIOTests", ["CLinux", "DirectIO"]),
     tests("ResidencyTests", ["Residency", "Routing"]),
@@ -77,7 +78,9 @@ let package = Package(
       ["Checkpoints", "DirectIO", "ExpertRuntime", "Residency", "Routing", "Tensors"]),
     tests("ModelsTests", ["Checkpoints", "Models", "Tensors"]),
     tests("StokerCLITests", ["StokerCLI"]),
-    tests("StokerTests", ["Stoker", .product(name: "Logging", package: "swift-log")]),
+    tests(
+      "StokerTests",
+      ["AllocationCounter", "Stoker", .product(name: "Logging", package: "swift-log")]),
   ],
   swiftLanguageModes: [.v6]
 )

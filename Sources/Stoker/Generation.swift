@@ -66,7 +66,7 @@ extension MoEModel {
     var sampler = try Sampler(request.sampling)
     for token in request.prompt { sampler.accept(token) }
 
-    var meter = RunMeter(self)
+    var meter = RunMeter(self, steps: steps)
     var tokens: [Int32] = []
     tokens.reserveCapacity(steps)
     var next: Int32?

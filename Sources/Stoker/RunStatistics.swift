@@ -56,13 +56,15 @@ struct RunMeter {
   private let expertsBefore: RuntimeStatistics
   private(set) var statistics: RunStatistics
 
-  init(_ model: MoEModel) {
+  /// - Parameter steps: The most tokens that will be decoded; noting them then allocates nothing.
+  init(_ model: MoEModel, steps: Int) {
     self.model = model
     computeBefore = model.pool.nanoseconds
     expertsBefore = model.transformer.runtime.statistics
     statistics = RunStatistics(
       configuration: model.configuration, memory: model.ledger.entries,
       memoryBudget: model.ledger.budget)
+    statistics.decodeSeconds.reserveCapacity(steps)
   }
 
   /// Notes the first token after `promptTokens` of prompt.
