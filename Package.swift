@@ -66,6 +66,17 @@ let package = Package(
       swiftSettings: swiftSettings),
     .executableTarget(
       name: "ForeignModelExample", dependencies: ["Stoker"], swiftSettings: swiftSettings),
+    // Benchmarks
+    .systemLibrary(
+      name: "COpenBLAS", path: "Benchmarks/COpenBLAS", pkgConfig: "openblas",
+      providers: [.apt(["libopenblas-dev"])]),
+    .executableTarget(
+      name: "KernelBenchmark",
+      dependencies: [
+        "COpenBLAS", "DirectIO", "Tensors", "TestSupport",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Benchmarks/Kernels", swiftSettings: swiftSettings),
     // Tests
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
