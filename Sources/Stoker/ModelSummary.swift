@@ -33,7 +33,8 @@ public struct ModelSummary: Hashable, Sendable, Codable {
   public let expertGroups: [ExpertGroup]
   public let expertBytes: Int
   public let denseBytes: Int
-  /// Bytes of expert and dense weights one token uses.
+  /// Bytes of weights that decoding one token reads: of the experts chosen, of the dense tensors,
+  /// and of the embedding, unless it is the output head too, one row.
   public let activeBytesPerToken: Int
   public let keyValueBytesPerToken: Int
   /// The context the two budgets below are for.
@@ -78,9 +79,17 @@ extension ModelFile {
       vocabulary: description.vocabularySize, contextLength: description.contextLength,
       expertGroups: groups, expertBytes: layout.totalExpertByteCount,
       denseBytes: layout.denseByteCount,
-      activeBytesPerToken: activeExperts + layout.denseByteCount,
+      activeBytesPerToken: activeExperts + layout.denseByteCount - unreadEmbeddingByteCount,
       keyValueBytesPerToken: description.layerCount * 2 * description.kvHeadCount
         * description.headDimension * shape.keyValueType.byteCount,
       context: shape.context, minimumBudget: needs.minimumBudget, fullBudget: needs.fullBudget)
+  }
+
+  /// The bytes of the embedding that decoding one token does not read.
+  private var unreadEmbeddingByteCount: Int {
+    guard !description.tiedOutput,
+      let embedding = layout.denseTensors.first(where: { $0.name == "token_embd.weight" })
+    else { return 0 }
+    return embedding.byteCount / description.vocabularySize * (description.vocabularySize - 1)
   }
 }

@@ -25,6 +25,15 @@ import Testing
     #expect(small.fullBudget < large.fullBudget)
   }
 
+  @Test func aTokenReadsOneRowOfAnEmbeddingThatIsNotTheHead() throws {
+    let tied = try InspectReport.of(Samples.fixture("tiny-qwen3moe-tied.gguf"), context: 16)
+    #expect(tied.activeBytesPerToken == tied.activeExpertBytes + tied.denseBytes)
+    let untied = try InspectReport.of(Samples.tinyQwen, context: 16)
+    // The fixture's embedding is F32.
+    let unread = (untied.vocabulary - 1) * untied.hiddenSize * 4
+    #expect(untied.activeBytesPerToken == untied.activeExpertBytes + untied.denseBytes - unread)
+  }
+
   @Test func theTableForPeopleNamesBothBudgets() throws {
     let outcome = try StokerProcess.run(["inspect", Samples.tinyQwen])
     #expect(outcome.exit == .code(0))

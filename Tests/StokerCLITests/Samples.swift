@@ -52,14 +52,31 @@ struct RunReport: Decodable, Equatable {
 
 /// The part of `stoker inspect --json` that the tests look at.
 struct InspectReport: Decodable {
+  struct ExpertGroup: Decodable {
+    let byteCount: Int
+    let firstLayer: Int
+    let lastLayer: Int
+  }
+
+  let activeBytesPerToken: Int
   let architecture: String
   let context: Int
+  let denseBytes: Int
+  let expertGroups: [ExpertGroup]
   let experts: Int
   let expertsPerToken: Int
   let fullBudget: Int
+  let hiddenSize: Int
   let layers: Int
   let minimumBudget: Int
   let vocabulary: Int
+
+  /// Bytes of the experts that one token uses.
+  var activeExpertBytes: Int {
+    expertGroups.reduce(0) {
+      $0 + $1.byteCount * ($1.lastLayer - $1.firstLayer + 1) * expertsPerToken
+    }
+  }
 
   /// What `stoker inspect` says of `model` for a run with `context` positions.
   static func of(_ model: String, context: Int) throws -> InspectReport {
