@@ -100,10 +100,14 @@ final class Benchmark {
       bodies.append(try floatBody(weights, tokens: tokens))
     }
     for set in sets {
-      let multiply = try products(
-        weights, set: set, pool: allThreads, matrices: matrices, tokens: tokens)
-      names.append(set.name)
-      bodies.append(multiply)
+      // The portable set has one method under both names.
+      for method in set == .portable ? [.byRows] : ProductMethod.allCases {
+        names.append(set == .portable ? set.name : "\(set.name) \(method.name)")
+        bodies.append(
+          try products(
+            weights, set: set, pool: allThreads, matrices: matrices, tokens: tokens,
+            method: method))
+      }
     }
     let rates = effort.rates(
       bodies.map { body in
@@ -119,7 +123,8 @@ final class Benchmark {
 
   /// A function that multiplies the next few matrices as the engine does.
   private func products(
-    _ weights: Weights, set: KernelSet, pool: WorkerPool, matrices: Int, tokens: Int
+    _ weights: Weights, set: KernelSet, pool: WorkerPool, matrices: Int, tokens: Int,
+    method: ProductMethod? = nil
   ) throws -> () -> Void {
     let kernels = Kernels(set: set)
     let batch = ProductBatch(kernels: kernels, pool: pool, capacity: matrices)
@@ -134,7 +139,7 @@ final class Benchmark {
           Product(
             weights.matrix(first + index, shape: MatrixShape.all[shapeIndex]),
             activations: operands.activations, outputs: operands.outputs + index * tokens,
-            tokenCount: tokens))
+            tokenCount: tokens, method: method))
       }
       batch.run()
     }
@@ -152,6 +157,16 @@ final class Benchmark {
       floatProducts.run(
         weights.matrix(first, shape: MatrixShape.all[shapeIndex]), count: matrices,
         operands: operands[shapeIndex], tokens: tokens)
+    }
+  }
+}
+
+extension ProductMethod {
+  /// As the tables name it.
+  fileprivate var name: String {
+    switch self {
+    case .byRows: "by rows"
+    case .packed: "packed"
     }
   }
 }

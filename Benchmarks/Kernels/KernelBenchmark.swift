@@ -41,7 +41,8 @@ struct KernelBenchmark: ParsableCommand {
         * Prefill: several tokens with all threads, in GFLOP/s, two for each weight and token, \
       beside OpenBLAS's sgemm with float weights of the same shapes, and for each type beside \
       making tiles of \(FloatProducts.tileRows) rows floats and then calling sgemm. OpenBLAS uses \
-      one thread for each of the pool's. Activations are quantized beforehand.
+      one thread for each of the pool's. Activations are quantized beforehand. Vector kernels go by \
+      rows of weights or pack them first: the engine takes whichever is faster for so many tokens.
       Rivals take turns, repetition by repetition; figures are medians.
 
       Example: swift run -c release KernelBenchmark --types Q4_0 Q4_K

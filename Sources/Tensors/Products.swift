@@ -23,29 +23,33 @@ package struct Product {
   let outputs: UnsafePointer<UnsafeMutablePointer<Float>>
   let gates: UnsafePointer<UnsafeMutablePointer<Float>>?
   let tokenCount: Int
+  let method: ProductMethod?
   var firstChunk = 0
 
   /// - Parameters:
   ///   - activations: rows as `Kernels.quantizeActivations` left them (or plain floats for float
   ///     weights), [tokens].
   ///   - outputs: rows of `matrix.rows` floats, [tokens].
+  ///   - method: how to go about the weights; nil: as is faster for so many tokens.
   package init(
     _ matrix: Matrix, activations: UnsafePointer<UnsafeRawPointer>,
     outputs: UnsafePointer<UnsafeMutablePointer<Float>>,
-    gates: UnsafePointer<UnsafeMutablePointer<Float>>? = nil, tokenCount: Int
+    gates: UnsafePointer<UnsafeMutablePointer<Float>>? = nil, tokenCount: Int,
+    method: ProductMethod? = nil
   ) {
     self.matrix = matrix
     self.activations = activations
     self.outputs = outputs
     self.gates = gates
     self.tokenCount = tokenCount
+    self.method = method
   }
 }
 
 /// A list of products computed together in one parallel loop, split by rows.
 ///
-/// The list is allocated once, for `capacity` products. Every (row, token) is one dot product with
-/// its own fixed order, so the split changes no bit of the result.
+/// The list is allocated once, for `capacity` products. Every (row, token) is one dot product in an
+/// order that its product's method fixes, so the split changes no bit of the result.
 package final class ProductBatch {
   /// Rows handed out at a time: at decode about 36 KiB of Q4_0 weights, a few microseconds.
   private static let chunkRows = 32
@@ -105,7 +109,7 @@ package final class ProductBatch {
       kernels.matmul(
         type: product.matrix.type, weights: product.matrix.bytes,
         columns: product.matrix.columns, rows: first..<last, activations: product.activations,
-        outputs: product.outputs, tokens: product.tokenCount)
+        outputs: product.outputs, tokens: product.tokenCount, method: product.method)
       guard let gates = product.gates else { return }
       for token in 0..<product.tokenCount {
         kernels.siluMultiply(
