@@ -24,7 +24,7 @@ struct Effort {
   let tokenCounts: [Int]
 
   static let whole = Effort(
-    rounds: 11, nanoseconds: 5_000_000, tokenCounts: [1, 2, 3, 4, 6, 8, 16, 64, 128])
+    rounds: 11, nanoseconds: 5_000_000, tokenCounts: [1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128])
   static let quick = Effort(rounds: 3, nanoseconds: 1_000_000, tokenCounts: [1, 16, 128])
 
   /// The units of work per second of each body, which does a piece of it and returns how much.

@@ -42,10 +42,12 @@ static const struct {
   matmul_function by_rows[3], packed[3];
   uint8_t packed_from[3];
 } kernels[TYPE_COUNT] = {
-    KERNELS(TYPE_F32, f32, 6, 6),   KERNELS(TYPE_F16, f16, 8, 8),   KERNELS(TYPE_BF16, bf16, 8, 8),
-    KERNELS(TYPE_Q4_0, q4_0, 3, 3), KERNELS(TYPE_Q4_1, q4_1, 3, 3), KERNELS(TYPE_Q5_0, q5_0, 3, 3),
-    KERNELS(TYPE_Q5_1, q5_1, 3, 3), KERNELS(TYPE_Q8_0, q8_0, 8, 8), KERNELS(TYPE_Q4_K, q4_k, 3, 3),
-    KERNELS(TYPE_Q5_K, q5_k, 3, 3), KERNELS(TYPE_Q6_K, q6_k, 4, 4),
+    KERNELS(TYPE_F32, f32, 12, 12),   KERNELS(TYPE_F16, f16, 24, 24),
+    KERNELS(TYPE_BF16, bf16, 24, 24), KERNELS(TYPE_Q4_0, q4_0, 12, 12),
+    KERNELS(TYPE_Q4_1, q4_1, 8, 8),   KERNELS(TYPE_Q5_0, q5_0, 8, 8),
+    KERNELS(TYPE_Q5_1, q5_1, 6, 6),   KERNELS(TYPE_Q8_0, q8_0, 28, 28),
+    KERNELS(TYPE_Q4_K, q4_k, 12, 12), KERNELS(TYPE_Q5_K, q5_k, 12, 12),
+    KERNELS(TYPE_Q6_K, q6_k, 20, 20),
 };
 
 bool ckernels_supports(uint32_t type) {

@@ -34,16 +34,5 @@ typedef struct {
 
 static inline bool is_float(uint32_t type) { return superblock_bytes(type) == 0; }
 
-/// What the packed integers of a format without minimums are too large by.
-static inline int packed_offset(uint32_t type) {
-  switch (type) {
-    case TYPE_Q4_0: return 8;
-    case TYPE_Q5_0: return 16;
-    case TYPE_Q6_K: return 32;
-    case TYPE_Q8_0: return 128;
-    default: return 0;
-  }
-}
-
 /// Scales of a group: Q6_K has one for each 16 values.
 static inline int group_halves(uint32_t type) { return type == TYPE_Q6_K ? 2 : 1; }

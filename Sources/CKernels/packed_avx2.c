@@ -1,13 +1,10 @@
 // Matrix products for many tokens with AVX2, FMA and F16C; see packed.h.
 #if defined(__x86_64__)
-#include <immintrin.h>
-
+#include "formats_avx2.h"
 #include "packed.h"
 
 #pragma STDC FP_CONTRACT OFF
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-
-#include "packed_formats.h"
 
 enum { TILE = 4, FLOAT_TILE = 6 };
 

@@ -1,15 +1,12 @@
 // Matrix products for many tokens with AVX-512 and VNNI; see packed.h.
 #if defined(__x86_64__)
-#include <immintrin.h>
-
+#include "formats_avx2.h"
 #include "packed.h"
 
 #pragma STDC FP_CONTRACT OFF
 #pragma clang attribute push( \
     __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), \
     apply_to = function)
-
-#include "packed_formats.h"
 
 enum { TILE = 8, FLOAT_TILE = 12 };
 

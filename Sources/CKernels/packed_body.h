@@ -1,5 +1,5 @@
 // The packing of weights into slices and the loops over slices, rows and tokens, written once:
-// packed_avx2.c and packed_avx512.c include this file after packed_formats.h and their
+// packed_avx2.c and packed_avx512.c include this file after formats_avx2.h and their
 // `multiply_quantized` and `multiply_floats`. PLANES(type) tells whether bytes are split into two
 // planes of nibbles; SYMBOL names their functions and KERNEL_SET their set.
 
@@ -36,6 +36,30 @@ ALWAYS_INLINE void store_transposed(const __m256i in[8], void *out, size_t strid
     _mm256_store_si256(low, _mm256_permute2x128_si256(b[j], b[j + 4], 0x20));
     _mm256_store_si256(high, _mm256_permute2x128_si256(b[j], b[j + 4], 0x31));
   }
+}
+
+/// The scales of 8 groups (of both halves of each, for Q6_K) and the minimums of unsigned weights.
+ALWAYS_INLINE void packed_scales(
+    uint32_t type, const uint8_t *p, __m256 scale[2], __m256 minimum[2]) {
+  scales(type, p, scale, minimum);
+  if (has_minimum(type)) return;
+  if (type == TYPE_Q6_K) {
+    const __m128i halves = _mm_shuffle_epi8(
+        q6_k_scales(p), _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+    const __m256i low = _mm256_cvtepi8_epi32(halves);
+    const __m256i high = _mm256_cvtepi8_epi32(_mm_srli_si128(halves, 8));
+    scale[1] = _mm256_mul_ps(scale[0], _mm256_cvtepi32_ps(high));
+    scale[0] = _mm256_mul_ps(scale[0], _mm256_cvtepi32_ps(low));
+  }
+  const int offset = type == TYPE_Q8_0 ? 128 : value_offset(type);
+  for (int h = 0; h < group_halves(type); h++)
+    minimum[h] = _mm256_mul_ps(scale[h], _mm256_set1_ps((float)-offset));
+}
+
+/// The 32 integers of group `g` of a superblock, unsigned.
+ALWAYS_INLINE __m256i packed_values(uint32_t type, const uint8_t *p, int g) {
+  const __m256i w = values(type, p, g);
+  return type == TYPE_Q8_0 ? _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80)) : w;
 }
 
 /// Packs scales and minimums of a superblock of 8 rows as those of groups `first` and on.
@@ -109,7 +133,7 @@ ALWAYS_INLINE void pack_floats(
         const uint8_t *values = p[row + r] + column * size;
         uint8_t padded[32] = {};
         if (end - column < 8) values = memcpy(padded, values, (end - column) * size);
-        w[r] = _mm256_castps_si256(packed_floats(type, values));
+        w[r] = _mm256_castps_si256(float_values(type, values));
       }
       store_transposed(w, &slice->floats[column - begin][row], sizeof slice->floats[0]);
     }
@@ -126,8 +150,8 @@ ALWAYS_INLINE void pack_columns(
     uint8_t padded[PANEL_ROWS * 4] = {};
     if (rows - row < PANEL_ROWS) values = memcpy(padded, values, (rows - row) * size);
     float *out = slice->floats[column - begin];
-    _mm256_store_ps(out, packed_floats(type, values));
-    _mm256_store_ps(out + 8, packed_floats(type, values + 8 * size));
+    _mm256_store_ps(out, float_values(type, values));
+    _mm256_store_ps(out + 8, float_values(type, values + 8 * size));
   }
 }
 

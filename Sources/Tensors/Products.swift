@@ -25,6 +25,7 @@ package struct Product {
   let tokenCount: Int
   let method: ProductMethod?
   var firstChunk = 0
+  var chunkRows = 0
 
   /// - Parameters:
   ///   - activations: rows as `Kernels.quantizeActivations` left them (or plain floats for float
@@ -51,9 +52,6 @@ package struct Product {
 /// The list is allocated once, for `capacity` products. Every (row, token) is one dot product in an
 /// order that its product's method fixes, so the split changes no bit of the result.
 package final class ProductBatch {
-  /// Rows handed out at a time: at decode about 36 KiB of Q4_0 weights, a few microseconds.
-  private static let chunkRows = 32
-
   private let kernels: Kernels
   private let pool: WorkerPool
   private let capacity: Int
@@ -75,17 +73,29 @@ package final class ProductBatch {
     precondition(count < capacity, "product batch is full")
     var product = product
     product.firstChunk = chunkCount
-    chunkCount += (product.matrix.rows + Self.chunkRows - 1) / Self.chunkRows
+    product.chunkRows = chunkRows(product)
+    chunkCount += (product.matrix.rows + product.chunkRows - 1) / product.chunkRows
     (products + count).initialize(to: product)
     count += 1
+  }
+
+  /// Rows handed out at a time.
+  ///
+  /// Few tokens are a matter of reading memory, which is faster in long runs; but the more threads
+  /// there are, the shorter the run that one of them may be left with. Many tokens are a matter of
+  /// arithmetic, on a few rows of unpacked weights at a time.
+  private func chunkRows(_ product: Product) -> Int {
+    guard product.tokenCount < 8 else { return 32 }
+    let runByteCount = max(32 << 10, (256 << 10) / pool.threadCount)
+    let rowByteCount = product.matrix.type.byteCount(valueCount: product.matrix.columns) ?? 0
+    return max(16, runByteCount / max(1, rowByteCount) / 16 * 16)
   }
 
   /// Computes every product on the list and empties it.
   package func run() {
     guard count > 0 else { return }
     pool.run(
-      Loop(kernels: kernels, products: products, count: count, chunkRows: Self.chunkRows),
-      chunkCount: chunkCount)
+      Loop(kernels: kernels, products: products, count: count), chunkCount: chunkCount)
     count = 0
     chunkCount = 0
   }
@@ -94,7 +104,6 @@ package final class ProductBatch {
     let kernels: Kernels
     let products: UnsafePointer<Product>
     let count: Int
-    let chunkRows: Int
 
     static var body: WorkerPool.Body {
       { pointer, chunk, _ in pointer.assumingMemoryBound(to: Loop.self).pointee.perform(chunk) }
@@ -104,8 +113,8 @@ package final class ProductBatch {
       var index = count - 1
       while products[index].firstChunk > chunk { index -= 1 }
       let product = products[index]
-      let first = (chunk - product.firstChunk) * chunkRows
-      let last = min(first + chunkRows, product.matrix.rows)
+      let first = (chunk - product.firstChunk) * product.chunkRows
+      let last = min(first + product.chunkRows, product.matrix.rows)
       kernels.matmul(
         type: product.matrix.type, weights: product.matrix.bytes,
         columns: product.matrix.columns, rows: first..<last, activations: product.activations,

@@ -1,5 +1,14 @@
-// How each block format unpacks into the integers, scales and minimums of a slice, with AVX2.
+// How the block formats unpack into integers, scales and minimums with AVX2.
+//
+// All formats are seen as superblocks of 256 weights: 8 groups of 32 integers with a float scale
+// each, and for some a minimum. The 8 scales and minimums are one vector.
 #pragma once
+#include <immintrin.h>
+
+#include "blocks.h"
+#include "kernels.h"
+
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 
 ALWAYS_INLINE float load_float(const void *p) {
   float v;
@@ -7,6 +16,7 @@ ALWAYS_INLINE float load_float(const void *p) {
   return v;
 }
 
+/// 16 bytes as 32 nibbles, the low ones first.
 ALWAYS_INLINE __m256i nibbles(const uint8_t *p) {
   const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
   const __m256i shifted = _mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4));
@@ -26,6 +36,7 @@ ALWAYS_INLINE __m256i with_fifth_bits(__m256i low, uint32_t bits) {
   return _mm256_or_si256(low, _mm256_andnot_si256(clear_bits(bits), _mm256_set1_epi8(16)));
 }
 
+/// The bits of mask (1 << 4) or (3 << 4) of each byte after a shift left by `shift`, or right.
 ALWAYS_INLINE __m256i high_bits(__m256i bytes, int shift, char mask) {
   const __m256i shifted =
       shift >= 0 ? _mm256_slli_epi16(bytes, shift) : _mm256_srli_epi16(bytes, -shift);
@@ -49,7 +60,9 @@ ALWAYS_INLINE __m256i q6_k_values(const block_q6_k *block, int g) {
   return _mm256_or_si256(low, high);
 }
 
-ALWAYS_INLINE __m256i packed_values(uint32_t type, const uint8_t *p, int g) {
+/// The 32 integers of group `g`: signed in Q8_0, in the other formats unsigned and too large by
+/// `value_offset`.
+ALWAYS_INLINE __m256i values(uint32_t type, const uint8_t *p, int g) {
   switch (type) {
     case TYPE_Q4_0: return nibbles(((const block_q4_0 *)p + g)->qs);
     case TYPE_Q4_1: return nibbles(((const block_q4_1 *)p + g)->qs);
@@ -61,10 +74,7 @@ ALWAYS_INLINE __m256i packed_values(uint32_t type, const uint8_t *p, int g) {
       const block_q5_1 *block = (const block_q5_1 *)p + g;
       return with_fifth_bits(nibbles(block->qs), block->qh);
     }
-    case TYPE_Q8_0:
-      return _mm256_xor_si256(
-          _mm256_loadu_si256((const __m256i *)((const block_q8_0 *)p + g)->qs),
-          _mm256_set1_epi8((char)0x80));
+    case TYPE_Q8_0: return _mm256_loadu_si256((const __m256i *)((const block_q8_0 *)p + g)->qs);
     case TYPE_Q4_K: return k_nibbles(((const block_q4_k *)p)->qs, g);
     case TYPE_Q5_K: {
       const block_q5_k *block = (const block_q5_k *)p;
@@ -76,14 +86,26 @@ ALWAYS_INLINE __m256i packed_values(uint32_t type, const uint8_t *p, int g) {
   }
 }
 
-/// The half at `p + offset` of each of 8 blocks of `stride` bytes.
+/// What the unsigned integers of a format are too large by.
+ALWAYS_INLINE int value_offset(uint32_t type) {
+  switch (type) {
+    case TYPE_Q4_0: return 8;
+    case TYPE_Q5_0: return 16;
+    case TYPE_Q6_K: return 32;
+    default: return 0;
+  }
+}
+
+/// The half at `p + offset` of each of 8 blocks of `stride` bytes, which have 16 bytes from there.
 ALWAYS_INLINE __m256 halves(const uint8_t *p, size_t offset, size_t stride) {
-  p += offset;
-  return _mm256_cvtph_ps(_mm_setr_epi16(
-      (short)load_u16(p), (short)load_u16(p + stride), (short)load_u16(p + 2 * stride),
-      (short)load_u16(p + 3 * stride), (short)load_u16(p + 4 * stride),
-      (short)load_u16(p + 5 * stride), (short)load_u16(p + 6 * stride),
-      (short)load_u16(p + 7 * stride)));
+  __m128i h[8];
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < 8; i++)
+    h[i] = _mm_loadu_si128((const __m128i *)(p + offset + i * stride));
+  const __m128i a = _mm_unpacklo_epi16(h[0], h[1]), b = _mm_unpacklo_epi16(h[2], h[3]);
+  const __m128i c = _mm_unpacklo_epi16(h[4], h[5]), d = _mm_unpacklo_epi16(h[6], h[7]);
+  return _mm256_cvtph_ps(
+      _mm_unpacklo_epi64(_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d)));
 }
 
 ALWAYS_INLINE __m256 broadcast_half(uint16_t half) {
@@ -94,50 +116,40 @@ ALWAYS_INLINE __m256 floats_from_bytes(uint64_t bytes) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
 }
 
-/// The scales and minimums of 8 groups (of both their halves, for Q6_K).
-ALWAYS_INLINE void packed_scales(
-    uint32_t type, const uint8_t *p, __m256 scale[2], __m256 minimum[2]) {
+/// The 16 integer scales of a Q6_K block.
+ALWAYS_INLINE __m128i q6_k_scales(const uint8_t *p) {
+  return _mm_loadu_si128((const __m128i *)((const block_q6_k *)p)->scales);
+}
+
+/// The float scales of the 8 groups, and their minimums where the format has them. For Q6_K the
+/// scale is what all integer scales are multiplied by.
+ALWAYS_INLINE void scales(uint32_t type, const uint8_t *p, __m256 *scale, __m256 *minimum) {
   const size_t stride = superblock_bytes(type) / 8;
-  const __m256 offset = _mm256_set1_ps((float)-packed_offset(type));
+  *minimum = _mm256_setzero_ps();
   switch (type) {
     case TYPE_Q4_1:
     case TYPE_Q5_1:
-      scale[0] = halves(p, 0, stride);
-      minimum[0] = halves(p, 2, stride);
-      return;
+      *scale = halves(p, 0, stride);
+      *minimum = halves(p, 2, stride);
+      break;
     case TYPE_Q4_K:
     case TYPE_Q5_K: {
       // Both formats begin with d, dmin and the packed scales.
       const block_q4_k *block = (const block_q4_k *)p;
       const group_scales packed = unpack_group_scales(block->scales);
-      scale[0] = _mm256_mul_ps(broadcast_half(block->d), floats_from_bytes(packed.scales));
-      minimum[0] = _mm256_mul_ps(
+      *scale = _mm256_mul_ps(broadcast_half(block->d), floats_from_bytes(packed.scales));
+      *minimum = _mm256_mul_ps(
           _mm256_sub_ps(_mm256_setzero_ps(), broadcast_half(block->dmin)),
           floats_from_bytes(packed.mins));
-      return;
+      break;
     }
-    case TYPE_Q6_K: {
-      const block_q6_k *block = (const block_q6_k *)p;
-      const __m128i split = _mm_shuffle_epi8(
-          _mm_loadu_si128((const __m128i *)block->scales),
-          _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
-      const __m256 d = broadcast_half(block->d);
-      scale[0] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(split)));
-      scale[1] =
-          _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(split, 8))));
-      minimum[0] = _mm256_mul_ps(scale[0], offset);
-      minimum[1] = _mm256_mul_ps(scale[1], offset);
-      return;
-    }
-    default:
-      scale[0] = halves(p, 0, stride);
-      minimum[0] = _mm256_mul_ps(scale[0], offset);
-      return;
+    case TYPE_Q6_K: *scale = broadcast_half(((const block_q6_k *)p)->d); break;
+    default: *scale = halves(p, 0, stride); break;
   }
 }
 
-/// 8 weights as floats.
-ALWAYS_INLINE __m256 packed_floats(uint32_t type, const uint8_t *p) {
+/// 8 weights of a float type as floats.
+ALWAYS_INLINE __m256 float_values(uint32_t type, const uint8_t *p) {
   switch (type) {
     case TYPE_F32: return _mm256_loadu_ps((const float *)p);
     case TYPE_F16: return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
@@ -147,3 +159,5 @@ ALWAYS_INLINE __m256 packed_floats(uint32_t type, const uint8_t *p) {
     }
   }
 }
+
+#pragma clang attribute pop
