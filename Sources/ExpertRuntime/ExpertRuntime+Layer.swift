@@ -11,6 +11,8 @@ struct ExpertTask {
   var arrived: UInt8 = 0
   /// How many of the three matrices have been multiplied.
   var multiplied = 0
+  /// Whether it was read for this layer.
+  var wasRead = false
 
   static let allArrived: UInt8 = 0b111
 
@@ -40,6 +42,9 @@ extension ExpertRuntime {
   ) throws(RuntimeError) {
     let tokens = routing.tokenCount
     buffers.group(routing)
+    // A token alone is no stream, whatever the phase.
+    streaming = phase == .prefill && tokens > 1
+    if streaming { orderStream(layer: layer) }
     var next = 0
     var finished = 0
     // Reads first: the disk works while the inputs are quantised.
@@ -66,20 +71,22 @@ extension ExpertRuntime {
 
   // MARK: - Access
 
-  /// Accesses touched experts from the `first`-th on until one finds no slot; returns how many
-  /// have been accessed in all. Their reads are submitted together.
+  /// Accesses touched experts from the `first`-th on until one finds no slot or, in a stream, the
+  /// window is full; returns how many have been accessed in all. Their reads are submitted together.
   private func accessExperts(layer: Int, from first: Int, phase: Phase) -> Int {
     var accesses = RuntimeStatistics.Accesses()
     var index = first
     loop: while index < buffers.touchedCount {
       let id = ExpertID(layer: layer, expert: buffers.expert(index))
-      switch cache.access(id) {
+      if streaming, heldReadCount >= streamWindow, !cache.isResident(id) { break }
+      switch cache.access(id, as: admission(ofTask: index, layer: layer)) {
       case .hit(let slot):
         tasks[index] = ExpertTask(slot: slot, arrived: ExpertTask.allArrived)
         accesses.hits += 1
       case .read(let slot, let evicted):
-        tasks[index] = ExpertTask(slot: slot)
+        tasks[index] = ExpertTask(slot: slot, wasRead: true)
         flights[slot] = Flight(task: index)
+        heldReadCount += 1
         accesses.demandedByteCount += enqueueReads(of: id, into: slot)
         accesses.misses += 1
         if evicted != nil { statistics.evictions += 1 }
@@ -147,16 +154,22 @@ extension ExpertRuntime {
 
   // MARK: - Computation
 
-  /// Multiplies `matrix` of every expert among the first `accessed` that is ready for it.
+  /// Multiplies `matrix` of the experts among the first `accessed` that are ready for it: all of
+  /// them, or of a stream a wave, so that the next reads are not kept waiting.
   private func multiply(_ matrix: ExpertMatrix, layer: Int, among accessed: Int) -> Bool {
-    var found = false
-    for index in 0..<accessed where tasks[index].isReady(for: matrix) {
-      batch.append(product(matrix, layer: layer, index: index))
-      found = true
+    let most = streaming ? (streamWindow + 1) / 2 : accessed
+    var end = 0
+    var count = 0
+    while end < accessed, count < most {
+      if tasks[end].isReady(for: matrix) {
+        batch.append(product(matrix, layer: layer, index: end))
+        count += 1
+      }
+      end += 1
     }
-    guard found else { return false }
+    guard count > 0 else { return false }
     batch.run()
-    for index in 0..<accessed where tasks[index].isReady(for: matrix) {
+    for index in 0..<end where tasks[index].isReady(for: matrix) {
       tasks[index].multiplied += 1
       if matrix == .up {
         buffers.inner.quantize(
@@ -197,22 +210,10 @@ extension ExpertRuntime {
     where tasks[index].multiplied == ExpertMatrix.allCases.count && tasks[index].slot >= 0 {
       cache.release(slot: tasks[index].slot)
       tasks[index].slot = -1
+      if tasks[index].wasRead { heldReadCount -= 1 }
       count += 1
     }
     return count
-  }
-
-  /// output[t] = sum of weight * expert output, in routing order.
-  private func sum(_ routing: borrowing Routing, into output: UnsafeMutablePointer<Float>) {
-    output.update(repeating: 0, count: routing.tokenCount * hiddenSize)
-    for token in 0..<routing.tokenCount {
-      for k in 0..<routing.topK {
-        let pair = token * routing.topK + k
-        kernels.add(
-          buffers.outputRows[Int(buffers.position[pair])], scaledBy: routing.weights[pair],
-          to: output + token * hiddenSize, count: hiddenSize)
-      }
-    }
   }
 
   // MARK: - Failure
@@ -231,6 +232,7 @@ extension ExpertRuntime {
       if !flights[tasks[index].slot].failed { cache.release(slot: tasks[index].slot) }
       tasks[index].slot = -1
     }
+    heldReadCount = 0
     firstFailure = nil
     return readError(failure, layer: layer, expert: expert)
   }

@@ -40,6 +40,14 @@ public final class ExpertRuntime {
   var flights: [Flight]
   /// The touched experts of the layer being executed, [experts].
   var tasks: [ExpertTask]
+  /// Whether a touched expert that is read in a stream is to stay, [experts].
+  var isKept: [Bool]
+  /// Whether the layer being executed streams its experts.
+  var streaming = false
+  /// The most experts of a stream that are read or multiplied at a time.
+  let streamWindow: Int
+  /// Experts read for the layer being executed whose slots are still held.
+  var heldReadCount = 0
   var flightCount = 0
   var busySince: UInt64 = 0
   var firstFailure: ReadFailure?
@@ -111,6 +119,9 @@ public final class ExpertRuntime {
     batch = ProductBatch(kernels: kernels, pool: pool, capacity: layout.expertCount)
     flights = Array(repeating: Flight(task: 0), count: cache.slotCount)
     tasks = Array(repeating: ExpertTask(), count: layout.expertCount)
+    isKept = Array(repeating: false, count: layout.expertCount)
+    streamWindow = Self.streamWindow(
+      slotCount: plan.slotCount, expertByteCount: geometry.slotByteCounts.max() ?? 0)
   }
 
   deinit { engine.drain() }

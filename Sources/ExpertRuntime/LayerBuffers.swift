@@ -100,6 +100,15 @@ struct LayerBuffers {
     touchedCount += 1
   }
 
+  /// Moves the touched experts for which `belongs` holds before the others, each in the order they
+  /// had; returns how many there are.
+  mutating func moveFirst(_ belongs: (Int) -> Bool) -> Int {
+    let all = UnsafeMutableBufferPointer(start: touched, count: touchedCount)
+    let ordered = all.filter { belongs(Int($0)) } + all.filter { !belongs(Int($0)) }
+    _ = all.update(fromContentsOf: ordered)
+    return ordered.prefix { belongs(Int($0)) }.count
+  }
+
   /// The `index`-th touched expert.
   func expert(_ index: Int) -> Int { Int(touched[index]) }
 

@@ -8,8 +8,20 @@ public import Routing
 ///
 /// Eviction is least recently used over all layers: the victim is the expert accessed longest ago
 /// among those whose slot is large enough and that no computation uses. An accessed expert stays
-/// until it is released.
+/// until it is released. A long stream of experts, such as a prompt needs, can be let through
+/// without flushing what is there: see `Admission.stream`.
 public struct ExpertCache: Sendable {
+  /// What an access means for the order of eviction.
+  public enum Admission: Hashable, Sendable {
+    /// The expert becomes the last to be evicted.
+    case keep
+    /// A resident expert stays where it is in the order; one that is read becomes the first to be
+    /// evicted, so that a stream of any length uses the same few slots over and over (insertion at
+    /// the old end: Qureshi et al., "Adaptive insertion policies for high performance caching",
+    /// ISCA 2007).
+    case stream
+  }
+
   /// What the owner has to do for an accessed expert.
   public enum Access: Hashable, Sendable {
     /// It is in `slot`, ready.
@@ -28,7 +40,8 @@ public struct ExpertCache: Sendable {
     var state = State.free
     var expert: Int32 = -1
     var users: Int32 = 0
-    var lastAccess: UInt64 = 0
+    /// The number of the access; negative for an expert that was only streamed.
+    var lastAccess: Int64 = 0
     var older: Int32 = -1
     var newer: Int32 = -1
   }
@@ -49,7 +62,8 @@ public struct ExpertCache: Sendable {
   private var slots: [Slot]
   /// The slot of every expert or -1, [layers * experts].
   private var slotOfExpert: [Int32]
-  private var accessCount: UInt64 = 0
+  private var accessCount: Int64 = 0
+  private var streamCount: Int64 = 0
 
   /// An empty cache over the slots of `plan`, numbered class by class in ascending size.
   ///
@@ -92,15 +106,26 @@ public struct ExpertCache: Sendable {
     return slot >= 0 && slots[Int(slot)].state == .ready
   }
 
+  /// The slots that could hold an expert of `layer` without evicting one that was kept: those free
+  /// and those of experts that were only streamed.
+  ///
+  /// Complexity: O(slots).
+  public func spareSlotCount(layer: Int) -> Int {
+    let smallest = classOfLayer[layer]
+    return slots.indices.reduce(0) { count, slot in
+      let isSpare = slots[slot].state == .free || slots[slot].lastAccess < 0
+      return count + (classOfSlot[slot] >= smallest && isSpare ? 1 : 0)
+    }
+  }
+
   /// A computation needs `expert`. Unless the answer is `full`, the slot is held until a matching
   /// `release`.
-  public mutating func access(_ expert: ExpertID) -> Access {
+  public mutating func access(_ expert: ExpertID, as admission: Admission = .keep) -> Access {
     let index = index(of: expert)
-    accessCount += 1
     let current = Int(slotOfExpert[index])
     if current >= 0 {
       slots[current].users += 1
-      markNewest(current)
+      if admission == .keep { markNewest(current) }
       return slots[current].state == .ready ? .hit(slot: current) : .pending(slot: current)
     }
     guard let slot = takeSlot(forClass: classOfLayer[expert.layer]) else { return .full }
@@ -110,7 +135,10 @@ public struct ExpertCache: Sendable {
     slots[slot].expert = Int32(index)
     slots[slot].users = 1
     slotOfExpert[index] = Int32(slot)
-    markNewest(slot)
+    switch admission {
+    case .keep: markNewest(slot)
+    case .stream: markOldest(slot)
+    }
     return .read(slot: slot, evicting: former >= 0 ? id(of: Int(former)) : nil)
   }
 
@@ -174,6 +202,7 @@ public struct ExpertCache: Sendable {
 
   private mutating func markNewest(_ slot: Int) {
     unlink(slot)
+    accessCount += 1
     let index = classOfSlot[slot]
     let newest = classes[index].newest
     slots[slot].older = newest
@@ -185,6 +214,22 @@ public struct ExpertCache: Sendable {
       classes[index].oldest = Int32(slot)
     }
     classes[index].newest = Int32(slot)
+  }
+
+  private mutating func markOldest(_ slot: Int) {
+    unlink(slot)
+    streamCount += 1
+    let index = classOfSlot[slot]
+    let oldest = classes[index].oldest
+    slots[slot].older = -1
+    slots[slot].newer = oldest
+    slots[slot].lastAccess = -streamCount
+    if oldest >= 0 {
+      slots[Int(oldest)].older = Int32(slot)
+    } else {
+      classes[index].newest = Int32(slot)
+    }
+    classes[index].oldest = Int32(slot)
   }
 
   /// Takes `slot` out of its class's list, if it is in it.

@@ -36,5 +36,5 @@ public struct ModelOptions: Sendable {
   }
 
   /// Tokens of a prompt that pass through the model together. It does not depend on the budget.
-  static let chunkTokenCount = 256
+  static let chunkTokenCount = 512
 }

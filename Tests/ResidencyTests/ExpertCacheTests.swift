@@ -82,10 +82,15 @@ struct CacheCase: Sendable, CustomTestStringConvertible {
         layer: .random(in: example.expertByteCounts.indices, using: &generator),
         expert: .random(in: 0..<example.expertsPerLayer, using: &generator))
       let expected = plain.answer(for: expert)
-      let access = cache.access(expert)
+      let admission: ExpertCache.Admission =
+        Int.random(in: 0..<3, using: &generator) == 0 ? .stream : .keep
+      let access = cache.access(expert, as: admission)
       try #require(
         expected.allows(access, slots: plain.slots), "\(expert): \(access), not \(expected)")
-      plain.record(access, of: expert)
+      plain.record(access, of: expert, as: admission)
+      for layer in example.expertByteCounts.indices {
+        try #require(cache.spareSlotCount(layer: layer) == plain.spareSlotCount(layer: layer))
+      }
       switch access {
       case .hit(let slot):
         held.append(slot)

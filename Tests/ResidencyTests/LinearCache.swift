@@ -23,6 +23,7 @@ struct LinearCache {
   private(set) var slots: [Slot]
   private let expertByteCounts: [Int]
   private var accessCount = 0
+  private var streamCount = 0
 
   init(plan: SlotPlan, expertByteCounts: [Int]) {
     self.expertByteCounts = expertByteCounts
@@ -49,19 +50,29 @@ struct LinearCache {
   }
 
   /// Takes over what the cache under test did.
-  mutating func record(_ access: ExpertCache.Access, of expert: ExpertID) {
+  mutating func record(
+    _ access: ExpertCache.Access, of expert: ExpertID, as admission: ExpertCache.Admission = .keep
+  ) {
     accessCount += 1
     switch access {
     case .hit(let slot), .pending(let slot):
       slots[slot].users += 1
-      slots[slot].lastAccess = accessCount
+      if admission == .keep { slots[slot].lastAccess = accessCount }
     case .read(let slot, _):
       slots[slot].expert = expert
       slots[slot].isReading = true
       slots[slot].users = 1
-      slots[slot].lastAccess = accessCount
+      streamCount += 1
+      slots[slot].lastAccess = admission == .keep ? accessCount : -streamCount
     case .full: break
     }
+  }
+
+  /// The slots large enough for an expert of `layer` that are free or were only streamed into.
+  func spareSlotCount(layer: Int) -> Int {
+    slots.filter {
+      $0.byteCount >= expertByteCounts[layer] && ($0.expert == nil || $0.lastAccess < 0)
+    }.count
   }
 
   mutating func finishRead(slot: Int) { slots[slot].isReading = false }
