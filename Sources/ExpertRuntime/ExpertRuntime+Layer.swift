@@ -78,8 +78,8 @@ extension ExpertRuntime {
     var index = first
     loop: while index < buffers.touchedCount {
       let id = ExpertID(layer: layer, expert: buffers.expert(index))
-      if streaming, heldReadCount >= streamWindow, !cache.isResident(id) { break }
-      switch cache.access(id, as: admission(ofTask: index, layer: layer)) {
+      if streaming, !cache.isResident(id), !mayStream(layer: layer) { break }
+      switch cache.access(id, as: admission(ofTask: index)) {
       case .hit(let slot):
         tasks[index] = ExpertTask(slot: slot, arrived: ExpertTask.allArrived)
         accesses.hits += 1

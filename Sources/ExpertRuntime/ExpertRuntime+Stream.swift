@@ -28,8 +28,9 @@ extension ExpertRuntime {
     }
     let missing = residents..<buffers.touchedCount
     for index in missing { isKept[index] = false }
-    let share = max(1, slotPlan.slotCount / layerCount) - residents
-    guard share > 0, cache.spareSlotCount(layer: layer) > streamWindow else { return }
+    let spare = cache.spareSlotCount(layer: layer) - streamWindow
+    let share = min(max(1, slotPlan.slotCount / layerCount) - residents, spare)
+    guard share > 0 else { return }
     let byTokens = missing.sorted {
       let (a, b) = (buffers.places(of: buffers.expert($0)), buffers.places(of: buffers.expert($1)))
       return (b.count, $0) < (a.count, $1)
@@ -38,9 +39,15 @@ extension ExpertRuntime {
   }
 
   /// How the `index`-th touched expert is accessed.
-  func admission(ofTask index: Int, layer: Int) -> ExpertCache.Admission {
-    guard streaming else { return .keep }
-    return isKept[index] && cache.spareSlotCount(layer: layer) > streamWindow ? .keep : .stream
+  func admission(ofTask index: Int) -> ExpertCache.Admission {
+    streaming && !isKept[index] ? .stream : .keep
+  }
+
+  /// Whether the stream may read one more expert now: there is room in the window, and a slot that
+  /// is not taken from decoding, unless the window's slots are still to be taken.
+  func mayStream(layer: Int) -> Bool {
+    heldReadCount < streamWindow
+      && (cache.hasIdleSpareSlot(layer: layer) || cache.spareSlotCount(layer: layer) < streamWindow)
   }
 
   /// output[t] = sum of weight * expert output, in routing order.

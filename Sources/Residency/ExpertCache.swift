@@ -106,16 +106,26 @@ public struct ExpertCache: Sendable {
     return slot >= 0 && slots[Int(slot)].state == .ready
   }
 
-  /// The slots that could hold an expert of `layer` without evicting one that was kept: those free
-  /// and those of experts that were only streamed.
+  /// The slots for experts of `layer` that no kept expert is in: those free and those of experts that
+  /// were only streamed.
   ///
   /// Complexity: O(slots).
   public func spareSlotCount(layer: Int) -> Int {
-    let smallest = classOfLayer[layer]
-    return slots.indices.reduce(0) { count, slot in
-      let isSpare = slots[slot].state == .free || slots[slot].lastAccess < 0
-      return count + (classOfSlot[slot] >= smallest && isSpare ? 1 : 0)
+    slots.indices.count { isSpare($0, layer: layer) }
+  }
+
+  /// Whether one of the spare slots can be read into now.
+  ///
+  /// Complexity: O(slots).
+  public func hasIdleSpareSlot(layer: Int) -> Bool {
+    slots.indices.contains {
+      isSpare($0, layer: layer) && (slots[$0].state == .free || isEvictable($0))
     }
+  }
+
+  private func isSpare(_ slot: Int, layer: Int) -> Bool {
+    classOfSlot[slot] >= classOfLayer[layer]
+      && (slots[slot].state == .free || slots[slot].lastAccess < 0)
   }
 
   /// A computation needs `expert`. Unless the answer is `full`, the slot is held until a matching

@@ -90,6 +90,7 @@ struct CacheCase: Sendable, CustomTestStringConvertible {
       plain.record(access, of: expert, as: admission)
       for layer in example.expertByteCounts.indices {
         try #require(cache.spareSlotCount(layer: layer) == plain.spareSlotCount(layer: layer))
+        try #require(cache.hasIdleSpareSlot(layer: layer) == plain.hasIdleSpareSlot(layer: layer))
       }
       switch access {
       case .hit(let slot):

@@ -75,6 +75,13 @@ struct LinearCache {
     }.count
   }
 
+  func hasIdleSpareSlot(layer: Int) -> Bool {
+    slots.contains {
+      $0.byteCount >= expertByteCounts[layer]
+        && ($0.expert == nil || $0.lastAccess < 0 && $0.users == 0 && !$0.isReading)
+    }
+  }
+
   mutating func finishRead(slot: Int) { slots[slot].isReading = false }
 
   mutating func failRead(slot: Int) { slots[slot] = Slot(byteCount: slots[slot].byteCount) }
