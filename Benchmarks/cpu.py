@@ -4,11 +4,10 @@
     sudo Benchmarks/cpu.py [--runs 5] [--models NAME ...] [--quick] [--work-directory DIR]
 
 Synthesises the models unless they are there (OLMoE-1B-7B's dimensions in three quantizations,
-Qwen3-30B-A3B's with six layers in two; 20 GB), then measures in turn, `--runs` times per model:
-decode (a prompt of 32 ids, 64 forced ids) and prefill (512 ids) of both engines on the same file
-and ids with two threads, prefill (1,024 ids) of Stoker with every expert and with a quarter of the
-experts resident, page cache dropped before, and what memory, sgemm and the disk reach. Prints
-Markdown tables of medians. Neither engine's time includes loading the model. With --quick the models
+Qwen3-30B-A3B's with six layers; 17 GB), then measures in turn, `--runs` times per model: prefill
+(512 ids) and then decode (64 forced ids) of both engines on the same file and ids with two threads,
+prefill (1,024 ids) of Stoker with every expert and with a quarter of the experts resident, page
+cache dropped before, and what memory, sgemm and the disk reach. Prints Markdown tables of medians. Neither engine's time includes loading the model. With --quick the models
 have two layers of 16 experts: a test of this script, not of an engine.
 
 Needs root (dropping the page cache), ../shared/tools (llama_baseline.py), OpenBLAS, and
@@ -24,10 +23,9 @@ from common import median, spread
 OLMOE, QWEN = ("olmoe-1b-7b", {}), ("qwen3-30b-a3b", {"layers": 6})
 MODELS = {
     "olmoe-q4_0": (*OLMOE, "q4_0"), "olmoe-q8_0": (*OLMOE, "q8_0"), "olmoe-q4_K": (*OLMOE, "q4_K"),
-    "qwen3-q4_K": (*QWEN, "q4_K"), "qwen3-q4_0": (*QWEN, "q4_0")}
-DECODE_IDS = common.random_ids(32, 64)
-PREFILL_COUNT, LONG_COUNT = 512, 1024
-PREFILL_IDS = common.random_ids(PREFILL_COUNT, 1)
+    "qwen3-q4_K": (*QWEN, "q4_K")}
+PREFILL_COUNT, DECODE_COUNT, LONG_COUNT = 512, 64, 1024
+IDS = common.random_ids(PREFILL_COUNT, DECODE_COUNT)
 LONG_IDS = common.random_ids(LONG_COUNT, 1)
 RESIDENT_SHARE = 0.25
 
@@ -104,12 +102,10 @@ class Measurements:
         self.rows.setdefault(kind, []).append(row)
 
     def measure(self, stoker, kernel_benchmark, python, threads):
-        self.add("decode", run_stoker(stoker, self.model, DECODE_IDS, threads))
-        self.add("llama decode", run_llama(python, self.model, DECODE_IDS, threads))
+        self.add("stoker", run_stoker(stoker, self.model, IDS, threads))
+        self.add("llama", run_llama(python, self.model, IDS, threads))
         self.add("machine", measure_machine(
-            kernel_benchmark, threads, self.rows["decode"][0]["kernels"], self.quant))
-        self.add("prefill", run_stoker(stoker, self.model, PREFILL_IDS, threads))
-        self.add("llama prefill", run_llama(python, self.model, PREFILL_IDS, threads))
+            kernel_benchmark, threads, self.rows["stoker"][0]["kernels"], self.quant))
         self.add("resident", run_stoker(stoker, self.model, LONG_IDS, threads))
         self.add("disk", common.measure_disk(stoker, self.model))
         memory = budget(stoker, self.model, threads)
@@ -117,7 +113,7 @@ class Measurements:
         self.add("offloaded", run_stoker(stoker, self.model, LONG_IDS, threads, memory))
 
     def print_decode(self):
-        ours, theirs = self.rows["decode"], self.rows["llama decode"]
+        ours, theirs = self.rows["stoker"], self.rows["llama"]
         speed = median(ours, "tokens_per_s")
         byte_count = self.facts["active_bytes_per_token"]
         memory = median(self.rows["machine"], "memory")
@@ -128,7 +124,7 @@ class Measurements:
             f"{byte_count * speed / memory:.2f}")
 
     def print_prefill(self):
-        ours, theirs = self.rows["prefill"], self.rows["llama prefill"]
+        ours, theirs = self.rows["stoker"], self.rows["llama"]
         speed = median(ours, "prefill_per_s")
         operations = 2 * active_weights(self.facts) * speed
         sgemm = median(self.rows["machine"], "sgemm")
@@ -163,8 +159,8 @@ def main():
 
     first = models[0].rows
     common.print_machine(
-        arguments.threads, first["decode"][0]["kernels"], first["llama decode"][0]["version"])
-    print("\nDecode, 64 tokens after 32:\n")
+        arguments.threads, first["stoker"][0]["kernels"], first["llama"][0]["version"])
+    print(f"\nDecode, {DECODE_COUNT} tokens after {PREFILL_COUNT}:\n")
     common.print_header(
         "model", "Stoker tokens/s", "llama.cpp tokens/s", "ratio", "MB of weights per token",
         "Stoker GB/s", "memory reads GB/s", "share")

@@ -51,18 +51,20 @@ extension ExpertRuntime {
     next = accessExperts(layer: layer, from: next, phase: phase)
     buffers.input.quantize(0..<tokens, kernels: kernels, pool: pool)
     while finished < buffers.touchedCount, firstFailure == nil {
-      harvest()
       var progressed = false
       for matrix in ExpertMatrix.allCases {
+        // The disk is seen to before every piece of work, so that it is never idle for longer.
+        harvest()
+        // After a failure its slot is free, but the expert it was for is still to be named and let
+        // go.
+        if next < buffers.touchedCount, firstFailure == nil {
+          let before = next
+          next = accessExperts(layer: layer, from: next, phase: phase)
+          if next > before { progressed = true }
+        }
         if multiply(matrix, layer: layer, among: next) { progressed = true }
       }
       finished += releaseFinished(among: next)
-      // After a failure its slot is free, but the expert it was for is still to be named and let go.
-      if next < buffers.touchedCount, firstFailure == nil {
-        let before = next
-        next = accessExperts(layer: layer, from: next, phase: phase)
-        if next > before { progressed = true }
-      }
       if !progressed, finished < buffers.touchedCount { waitForDisk() }
     }
     if let failure = firstFailure { throw recover(from: failure, layer: layer, among: next) }
@@ -155,21 +157,21 @@ extension ExpertRuntime {
   // MARK: - Computation
 
   /// Multiplies `matrix` of the experts among the first `accessed` that are ready for it: all of
-  /// them, or of a stream a wave, so that the next reads are not kept waiting.
+  /// them, or of a stream a wave, so that the next reads are not kept waiting. Those accessed last
+  /// come first: in a stream they are the ones whose slots the reads wait for.
   private func multiply(_ matrix: ExpertMatrix, layer: Int, among accessed: Int) -> Bool {
-    let most = streaming ? (streamWindow + 1) / 2 : accessed
-    var end = 0
+    let most = streaming ? wave : accessed
+    var first = accessed
     var count = 0
-    while end < accessed, count < most {
-      if tasks[end].isReady(for: matrix) {
-        batch.append(product(matrix, layer: layer, index: end))
-        count += 1
-      }
-      end += 1
+    while first > 0, count < most {
+      first -= 1
+      guard tasks[first].isReady(for: matrix) else { continue }
+      batch.append(product(matrix, layer: layer, index: first))
+      count += 1
     }
     guard count > 0 else { return false }
     batch.run()
-    for index in 0..<end where tasks[index].isReady(for: matrix) {
+    for index in first..<accessed where tasks[index].isReady(for: matrix) {
       tasks[index].multiplied += 1
       if matrix == .up {
         buffers.inner.quantize(

@@ -43,10 +43,14 @@ extension ExpertRuntime {
     streaming && !isKept[index] ? .stream : .keep
   }
 
-  /// Whether the stream may read one more expert now: there is room in the window, and a slot that
-  /// is not taken from decoding, unless the window's slots are still to be taken.
+  /// Experts that are read, or multiplied, together: half a window.
+  var wave: Int { (streamWindow + 1) / 2 }
+
+  /// Whether the stream may read one more expert now: there is room in the wave and the window (more
+  /// reads at a time would only make the first of them later), and a slot that is not taken from
+  /// decoding, unless the window's slots are still to be taken.
   func mayStream(layer: Int) -> Bool {
-    heldReadCount < streamWindow
+    flightCount < wave && heldReadCount < streamWindow
       && (cache.hasIdleSpareSlot(layer: layer) || cache.spareSlotCount(layer: layer) < streamWindow)
   }
 
