@@ -26,12 +26,11 @@ extension ExpertRuntime {
     let residents = buffers.moveFirst { expert in
       cache.isResident(ExpertID(layer: layer, expert: expert))
     }
-    let missing = residents..<buffers.touchedCount
-    for index in missing { isKept[index] = false }
+    for index in 0..<buffers.touchedCount { isKept[index] = false }
     let spare = cache.spareSlotCount(layer: layer) - streamWindow
     let share = min(max(1, slotPlan.slotCount / layerCount) - residents, spare)
     guard share > 0 else { return }
-    let byTokens = missing.sorted {
+    let byTokens = (residents..<buffers.touchedCount).sorted {
       let (a, b) = (buffers.places(of: buffers.expert($0)), buffers.places(of: buffers.expert($1)))
       return (b.count, $0) < (a.count, $1)
     }

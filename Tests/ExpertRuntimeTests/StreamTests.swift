@@ -136,6 +136,23 @@ private final class RecordingEngine: ReadEngine {
     #expect(bench.runtime.statistics.prefill.hits == 30)
   }
 
+  /// Experts that a prompt finds resident are no newer for it, also where an earlier layer kept those
+  /// at the same places in its order.
+  @Test func aPromptDoesNotRenewWhatItFinds() throws {
+    let (bench, _) = try Self.bench(.half)
+    let (older, newer) = (Self.tokens(0..<20), Self.tokens(0..<24))
+    _ = try bench.run(layer: 0, Self.everyExpert[...], phase: .prefill)
+    for token in older { _ = try bench.run(layer: 1, [token]) }
+    for token in newer { _ = try bench.run(layer: 0, [token]) }
+    _ = try bench.run(layer: 1, Self.everyExpert[...], phase: .prefill)
+    // Twelve more: eight find the window's slots, four evict the oldest.
+    for token in Self.tokens(24..<36) { _ = try bench.run(layer: 0, [token]) }
+    let before = bench.runtime.statistics
+    for token in newer { _ = try bench.run(layer: 0, [token]) }
+    // Four slots of the window were taken while the older experts were held.
+    #expect(bench.runtime.statistics.subtracting(before).decode.misses <= 4)
+  }
+
   /// Every layer of a cold start keeps the experts that most tokens chose, as its share of the slots.
   @Test func aColdStartKeepsTheBusiestExpertsOfEveryLayer() throws {
     let (bench, _) = try Self.bench(.half)
