@@ -1,0 +1,202 @@
+internal import Foundation
+
+/// What a trace shows of its model's routing.
+public struct TraceStatistics: Sendable, Codable {
+  /// Numbers of one layer.
+  public struct Layer: Sendable, Codable {
+    /// Tokens routed.
+    public var tokens: Int
+    /// Experts used at all.
+    public var usedExperts: Int
+    /// The share of the routed experts that the hottest fifth of the layer's experts has.
+    public var hottestFifthShare: Double
+    /// The entropy of the experts' shares, in bits; log2(experts) where all are used alike.
+    public var entropyBits: Double
+    /// The mean share of a token's experts that the token before it, of the same sequence, used too.
+    public var reuse: Double
+    /// The mean share of a token's experts that are among the top-k foretold from its experts at the
+    /// layer before; nil at the first layer and where there is too little to learn from.
+    public var predictability: Double?
+  }
+
+  public var layers: [Layer]
+  public var sequences: Int
+  /// Tokens of prompts and decoded ones, at the layer where most were routed.
+  public var prefillTokens: Int
+  public var decodeTokens: Int
+  /// Routed experts, at all layers.
+  public var routedExperts: Int
+  /// Means over the layers, weighted by tokens.
+  public var hottestFifthShare: Double
+  public var entropyBits: Double
+  public var reuse: Double
+  public var predictability: Double?
+  /// What `reuse` would be if experts were drawn at random: top-k / experts.
+  public var chanceOfReuse: Double
+  /// The mean share of all experts that so many successive tokens use.
+  public var workingSet: [WorkingSet]
+
+  /// A point of the working-set curve.
+  public struct WorkingSet: Sendable, Codable {
+    public var tokens: Int
+    public var shareOfExperts: Double
+  }
+
+  /// Reads `trace` once for each layer.
+  public init(_ trace: RoutingTrace) {
+    let geometry = trace.header.geometry
+    var analyses = (0..<geometry.layerCount).map { _ in LayerAnalysis(geometry) }
+    var sequences: Set<Int32> = []
+    var prefill = Array(repeating: 0, count: geometry.layerCount)
+    for event in 0..<trace.eventCount {
+      let layer = trace.layer(of: event)
+      let experts = trace.experts(of: event)
+      sequences.insert(trace.sequence(of: event))
+      if trace.phase(of: event) == .prefill { prefill[layer] += experts.count / geometry.topK }
+      for first in stride(from: experts.startIndex, to: experts.endIndex, by: geometry.topK) {
+        analyses[layer].append(
+          experts[first..<first + geometry.topK], sequence: trace.sequence(of: event))
+      }
+    }
+    let foretold = CrossLayer(trace).recall
+    let layers = analyses.enumerated().map { layer, analysis in
+      analysis.result(predictability: foretold[layer])
+    }
+    self.layers = layers
+    self.sequences = sequences.count
+    let counts = analyses.map(\.tokens)
+    prefillTokens = prefill.max() ?? 0
+    decodeTokens = zip(counts, prefill).map { $0 - $1 }.max() ?? 0
+    routedExperts = trace.accessCount
+    let total = Double(max(1, counts.reduce(0, +)))
+    func mean(_ value: (Layer) -> Double) -> Double {
+      layers.reduce(0) { $0 + value($1) * Double($1.tokens) } / total
+    }
+    hottestFifthShare = mean(\.hottestFifthShare)
+    entropyBits = mean(\.entropyBits)
+    let pairs = analyses.reduce(0) { $0 + $1.pairs }
+    reuse =
+      Double(analyses.reduce(0) { $0 + $1.repeated })
+      / Double(max(1, pairs * geometry.topK))
+    let known = layers.compactMap(\.predictability)
+    predictability = known.isEmpty ? nil : known.reduce(0, +) / Double(known.count)
+    chanceOfReuse = Double(geometry.topK) / Double(geometry.expertCount)
+    workingSet = Self.windows.map { window in
+      let sums = analyses.map { $0.workingSetShare(window: window) }
+      return WorkingSet(
+        tokens: window, shareOfExperts: sums.reduce(0, +) / Double(max(1, sums.count)))
+    }
+  }
+
+  /// Windows of the working-set curve, in tokens.
+  public static let windows = [1, 2, 4, 8, 16, 32, 64, 128, 256]
+}
+
+/// Gathers what concerns one layer alone.
+private struct LayerAnalysis {
+  private let geometry: RoutingGeometry
+  private(set) var tokens = 0
+  /// Tokens with one before them in their sequence, and their experts that it had too.
+  private(set) var pairs = 0
+  private(set) var repeated = 0
+  private var uses: [Int]
+  private var previous: ArraySlice<UInt16> = []
+  private var previousSequence: Int32 = -1
+  private var lastUse: [Int]
+  /// By window: the sum over the tokens of the experts used in the window that ends there.
+  private var windowSums = Array(repeating: 0, count: TraceStatistics.windows.count)
+
+  init(_ geometry: RoutingGeometry) {
+    self.geometry = geometry
+    uses = Array(repeating: 0, count: geometry.expertCount)
+    lastUse = Array(repeating: Int.min / 2, count: geometry.expertCount)
+  }
+
+  mutating func append(_ experts: ArraySlice<UInt16>, sequence: Int32) {
+    if sequence == previousSequence {
+      pairs += 1
+      for expert in experts where previous.contains(expert) { repeated += 1 }
+    }
+    for expert in experts {
+      uses[Int(expert)] += 1
+      lastUse[Int(expert)] = tokens
+    }
+    for (index, window) in TraceStatistics.windows.enumerated() where tokens + 1 >= window {
+      windowSums[index] += lastUse.count { tokens - $0 < window }
+    }
+    previous = experts
+    previousSequence = sequence
+    tokens += 1
+  }
+
+  func result(predictability: Double?) -> TraceStatistics.Layer {
+    let total = Double(max(1, uses.reduce(0, +)))
+    let hottest = uses.sorted(by: >).prefix(max(1, (2 * geometry.expertCount + 5) / 10)).reduce(
+      0, +)
+    let entropy = uses.reduce(0.0) { sum, count in
+      let share = Double(count) / total
+      return count == 0 ? sum : sum - share * log2(share)
+    }
+    return TraceStatistics.Layer(
+      tokens: tokens, usedExperts: uses.count { $0 > 0 },
+      hottestFifthShare: Double(hottest) / total, entropyBits: entropy,
+      reuse: Double(repeated) / Double(max(1, pairs * geometry.topK)),
+      predictability: predictability)
+  }
+
+  func workingSetShare(window: Int) -> Double {
+    let windows = tokens - window + 1
+    guard windows > 0, let index = TraceStatistics.windows.firstIndex(of: window) else {
+      return Double(uses.count { $0 > 0 }) / Double(geometry.expertCount)
+    }
+    return Double(windowSums[index]) / Double(windows * geometry.expertCount)
+  }
+}
+
+/// How well a token's experts at one layer foretell those at the next: how often they went together in
+/// the first half of the trace is learned, the second half judged.
+private struct CrossLayer {
+  /// The share of a token's experts among the top-k foretold, [layers]; nil where unknown.
+  private(set) var recall: [Double?]
+
+  init(_ trace: RoutingTrace) {
+    let geometry = trace.header.geometry
+    let count = geometry.expertCount
+    recall = Array(repeating: nil, count: geometry.layerCount)
+    for layer in recall.indices.dropFirst() {
+      var together = Array(repeating: Int32(0), count: count * count)
+      let pairs = Self.pairs(trace, layer: layer)
+      guard pairs.count >= 16 else { continue }
+      for (before, after) in pairs[..<(pairs.count / 2)] {
+        for from in trace.experts(of: before) {
+          for to in trace.experts(of: after) { together[Int(from) * count + Int(to)] += 1 }
+        }
+      }
+      let totals = (0..<count).map { from in
+        max(1, together[from * count..<(from + 1) * count].reduce(0, +))
+      }
+      var hits = 0
+      for (before, after) in pairs[(pairs.count / 2)...] {
+        var scores = Array(repeating: Float(0), count: count)
+        for from in trace.experts(of: before) {
+          let share = 1 / Float(totals[Int(from)])
+          for to in 0..<count { scores[to] += share * Float(together[Int(from) * count + to]) }
+        }
+        let foretold = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
+          .prefix(geometry.topK)
+        hits += trace.experts(of: after).count { foretold.contains(Int($0)) }
+      }
+      recall[layer] = Double(hits) / Double((pairs.count - pairs.count / 2) * geometry.topK)
+    }
+  }
+
+  /// The events of single tokens at `layer` that follow those of the same token at the layer before.
+  private static func pairs(_ trace: RoutingTrace, layer: Int) -> [(Int, Int)] {
+    (1..<max(1, trace.eventCount)).lazy.filter { event in
+      trace.layer(of: event) == layer && trace.layer(of: event - 1) == layer - 1
+        && trace.sequence(of: event) == trace.sequence(of: event - 1)
+        && trace.experts(of: event).count == trace.header.geometry.topK
+        && trace.experts(of: event - 1).count == trace.header.geometry.topK
+    }.map { ($0 - 1, $0) }
+  }
+}

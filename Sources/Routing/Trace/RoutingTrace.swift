@@ -1,0 +1,93 @@
+/// A trace in memory: 2 bytes per routed expert, 4 more with weights.
+public struct RoutingTrace: Sendable {
+  private struct Record: Sendable {
+    var sequence: Int32
+    var step: Int32
+    var layer: UInt16
+    var isPrefill: Bool
+    var first: Int
+  }
+
+  /// What the trace says of itself.
+  public private(set) var header: TraceHeader
+  private var records: [Record] = []
+  private var experts: [UInt16] = []
+  private var weights: [Float] = []
+
+  /// A trace without events.
+  public init(header: TraceHeader) { self.header = header }
+
+  /// Says what the model is called and what was processed.
+  public mutating func describe(model: String, workload: String) {
+    header.model = model
+    header.workload = workload
+  }
+
+  /// The number of events.
+  public var eventCount: Int { records.count }
+
+  /// The number of routed experts, duplicates within an event included.
+  public var accessCount: Int { experts.count }
+
+  /// Appends `event`, which must fit the header's geometry.
+  public mutating func append(_ event: borrowing TraceEvent) {
+    precondition(
+      event.experts.count % header.geometry.topK == 0 && !event.experts.isEmpty,
+      "an event of partial tokens")
+    precondition(
+      event.weights.count == (header.hasWeights ? event.experts.count : 0),
+      "weights do not match the experts")
+    records.append(
+      Record(
+        sequence: event.sequence, step: event.step, layer: UInt16(event.layer),
+        isPrefill: event.phase == .prefill, first: experts.count))
+    experts += event.experts
+    weights += event.weights
+  }
+
+  /// Copies event `index` into `event`.
+  public func read(_ index: Int, into event: inout TraceEvent) {
+    let record = records[index]
+    event.removeAll()
+    event.sequence = record.sequence
+    event.step = record.step
+    event.layer = Int(record.layer)
+    event.phase = record.isPrefill ? .prefill : .decode
+    let places = accesses(of: index)
+    event.experts += experts[places]
+    if header.hasWeights { event.weights += weights[places] }
+  }
+
+  /// The layer of event `index`.
+  public func layer(of index: Int) -> Int { Int(records[index].layer) }
+  /// The sequence of event `index`.
+  public func sequence(of index: Int) -> Int32 { records[index].sequence }
+  /// The step of event `index`.
+  public func step(of index: Int) -> Int32 { records[index].step }
+  /// The phase of event `index`.
+  public func phase(of index: Int) -> Phase { records[index].isPrefill ? .prefill : .decode }
+  /// The expert ids of event `index`, [tokens, topK].
+  public func experts(of index: Int) -> ArraySlice<UInt16> { experts[accesses(of: index)] }
+  /// The gate weights of event `index`, [tokens, topK]; empty where the trace has none.
+  public func weights(of index: Int) -> ArraySlice<Float> {
+    header.hasWeights ? weights[accesses(of: index)] : []
+  }
+
+  /// The number of expert ids of event `index`: tokens * topK.
+  public func accessCount(of index: Int) -> Int { accesses(of: index).count }
+
+  /// Appends the expert ids of event `index`, each plus `base`, and its gate weights.
+  public func append(
+    _ index: Int, base: Int32, to experts: inout [Int32], weights: inout [Float]
+  ) {
+    for access in accesses(of: index) { experts.append(base + Int32(self.experts[access])) }
+    if header.hasWeights {
+      for access in accesses(of: index) { weights.append(self.weights[access]) }
+    }
+  }
+
+  private func accesses(of index: Int) -> Range<Int> {
+    let end = index + 1 < records.count ? records[index + 1].first : experts.count
+    return records[index].first..<end
+  }
+}

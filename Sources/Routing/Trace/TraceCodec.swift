@@ -1,0 +1,183 @@
+/// How events are laid out in a block's payload; `traces/README.md` documents it to the byte.
+struct TraceCodec {
+  /// What an event states; what it leaves out follows from the event before it in the block.
+  private struct Flags: OptionSet {
+    let rawValue: UInt8
+    static let decode = Flags(rawValue: 1)
+    static let sequence = Flags(rawValue: 2)
+    static let step = Flags(rawValue: 4)
+    static let layer = Flags(rawValue: 8)
+    static let tokens = Flags(rawValue: 16)
+    static let all: Flags = [.decode, .sequence, .step, .layer, .tokens]
+  }
+
+  private let geometry: RoutingGeometry
+  private let hasWeights: Bool
+  private let expertBits: Int
+  private var sequence: Int32 = 0
+  private var step: Int32 = 0
+  private var layer = -1
+
+  init(header: TraceHeader) {
+    geometry = header.geometry
+    hasWeights = header.hasWeights
+    expertBits = max(1, Int.bitWidth - (geometry.expertCount - 1).leadingZeroBitCount)
+  }
+
+  /// Forgets the event before: a block begins.
+  mutating func reset() {
+    sequence = 0
+    step = 0
+    layer = -1
+  }
+
+  // MARK: - Writing
+
+  mutating func encode(_ event: borrowing TraceEvent, into bytes: inout [UInt8]) {
+    let tokens = event.experts.count / geometry.topK
+    var flags: Flags = event.phase == .decode ? .decode : []
+    if event.sequence != sequence { flags.insert(.sequence) }
+    if event.step != step { flags.insert(.step) }
+    if event.layer != layer + 1 { flags.insert(.layer) }
+    if tokens != 1 { flags.insert(.tokens) }
+    bytes.append(flags.rawValue)
+    if flags.contains(.sequence) { Self.append(UInt64(event.sequence), to: &bytes) }
+    if flags.contains(.step) { Self.append(UInt64(event.step), to: &bytes) }
+    if flags.contains(.layer) { Self.append(UInt64(event.layer), to: &bytes) }
+    if flags.contains(.tokens) { Self.append(UInt64(tokens), to: &bytes) }
+    var output = BitOutput()
+    for expert in event.experts { output.append(UInt64(expert), bitCount: expertBits, to: &bytes) }
+    for weight in event.weights {
+      output.append(UInt64(Self.code(of: weight)), bitCount: Self.weightBits, to: &bytes)
+    }
+    output.flush(to: &bytes)
+    (sequence, step, layer) = (event.sequence, event.step, event.layer)
+  }
+
+  private static func append(_ value: UInt64, to bytes: inout [UInt8]) {
+    var rest = value
+    while rest >= 0x80 {
+      bytes.append(UInt8(truncatingIfNeeded: rest) | 0x80)
+      rest >>= 7
+    }
+    bytes.append(UInt8(rest))
+  }
+
+  // MARK: - Weights
+
+  /// Gate weights are half-precision numbers without sign and without the lowest three bits of the
+  /// fraction, rounded to nearest: within 0.5 %.
+  static let weightBits = 12
+
+  static func code(of weight: Float) -> UInt16 {
+    let bits = Float16(min(max(0, weight), 65504)).bitPattern
+    return min(bits &+ 4, Float16.greatestFiniteMagnitude.bitPattern) >> 3
+  }
+
+  static func weight(of code: UInt16) -> Float { Float(Float16(bitPattern: code << 3)) }
+
+  // MARK: - Reading
+
+  /// Reads the event at `position`, which then is that of the next; false if the bytes make no event.
+  mutating func decode(
+    _ bytes: [UInt8], at position: inout Int, into event: inout TraceEvent
+  ) -> Bool {
+    event.removeAll()
+    guard position < bytes.count else { return false }
+    let flags = Flags(rawValue: bytes[position])
+    position += 1
+    var tokens = 1
+    layer += 1
+    if flags.contains(.sequence) {
+      guard let number = Self.readNumber(bytes, at: &position) else { return false }
+      sequence = Int32(number)
+    }
+    if flags.contains(.step) {
+      guard let number = Self.readNumber(bytes, at: &position) else { return false }
+      step = Int32(number)
+    }
+    if flags.contains(.layer) {
+      guard let number = Self.readNumber(bytes, at: &position) else { return false }
+      layer = number
+    }
+    if flags.contains(.tokens) {
+      guard let number = Self.readNumber(bytes, at: &position) else { return false }
+      tokens = number
+    }
+    guard Flags.all.isSuperset(of: flags), layer < geometry.layerCount,
+      (1...Self.maximumTokenCount).contains(tokens)
+    else { return false }
+    event.phase = flags.contains(.decode) ? .decode : .prefill
+    (event.sequence, event.step, event.layer) = (sequence, step, layer)
+    return readRouting(bytes, at: &position, accesses: tokens * geometry.topK, into: &event)
+  }
+
+  /// The most tokens of one event.
+  static let maximumTokenCount = 1 << 20
+
+  private func readRouting(
+    _ bytes: [UInt8], at position: inout Int, accesses: Int, into event: inout TraceEvent
+  ) -> Bool {
+    let bitCount = accesses * (expertBits + (hasWeights ? Self.weightBits : 0))
+    let end = position + (bitCount + 7) / 8
+    guard end <= bytes.count else { return false }
+    var buffer: UInt64 = 0
+    var available = 0
+    func take(_ count: Int) -> UInt64 {
+      while available < count {
+        buffer |= UInt64(bytes[position]) << UInt64(available)
+        position += 1
+        available += 8
+      }
+      let value = buffer & (1 << UInt64(count) - 1)
+      buffer >>= UInt64(count)
+      available -= count
+      return value
+    }
+    for _ in 0..<accesses {
+      let expert = take(expertBits)
+      guard expert < UInt64(geometry.expertCount) else { return false }
+      event.experts.append(UInt16(expert))
+    }
+    if hasWeights {
+      for _ in 0..<accesses {
+        event.weights.append(Self.weight(of: UInt16(take(Self.weightBits))))
+      }
+    }
+    return true
+  }
+
+  private static func readNumber(_ bytes: [UInt8], at position: inout Int) -> Int? {
+    var value = 0
+    for shift in stride(from: 0, to: 35, by: 7) {
+      guard position < bytes.count else { return nil }
+      let byte = bytes[position]
+      position += 1
+      value |= Int(byte & 0x7f) << shift
+      if byte < 0x80 { return value <= Int32.max ? value : nil }
+    }
+    return nil
+  }
+}
+
+/// Bits appended to bytes, the lowest first.
+private struct BitOutput {
+  private var buffer: UInt64 = 0
+  private var bitCount = 0
+
+  mutating func append(_ value: UInt64, bitCount count: Int, to bytes: inout [UInt8]) {
+    buffer |= value << UInt64(bitCount)
+    bitCount += count
+    while bitCount >= 8 {
+      bytes.append(UInt8(truncatingIfNeeded: buffer))
+      buffer >>= 8
+      bitCount -= 8
+    }
+  }
+
+  mutating func flush(to bytes: inout [UInt8]) {
+    if bitCount > 0 { bytes.append(UInt8(truncatingIfNeeded: buffer)) }
+    buffer = 0
+    bitCount = 0
+  }
+}

@@ -1,0 +1,27 @@
+/// The routing of the tokens that went through one layer together: one token while decoding, a chunk of
+/// the prompt before.
+///
+/// Storage is kept over `removeAll`, so that one value serves a whole trace.
+public struct TraceEvent: Hashable, Sendable {
+  /// The sequence the tokens belong to.
+  public var sequence: Int32 = 0
+  /// Whether the tokens are of a prompt.
+  public var phase = Phase.decode
+  /// The position of the first token in its sequence.
+  public var step: Int32 = 0
+  /// The layer, counted over the MoE layers.
+  public var layer = 0
+  /// Expert ids within the layer, [tokens, topK].
+  public var experts: [UInt16] = []
+  /// Gate weights, [tokens, topK]; empty where the trace has none.
+  public var weights: [Float] = []
+
+  /// An event of no tokens.
+  public init() {}
+
+  /// Forgets the tokens and keeps the storage.
+  public mutating func removeAll() {
+    experts.removeAll(keepingCapacity: true)
+    weights.removeAll(keepingCapacity: true)
+  }
+}

@@ -1,0 +1,28 @@
+/// What a trace says of itself, beside its events.
+public struct TraceHeader: Hashable, Sendable {
+  /// The model's name.
+  public var model: String
+  /// The shape of the routing.
+  public var geometry: RoutingGeometry
+  /// The element type of each layer's experts, [layers]; empty where unknown.
+  public var elementTypes: [String]
+  /// What was processed, in words.
+  public var workload: String
+  /// Where the trace comes from, in words.
+  public var provenance: String
+  /// Whether every event has gate weights.
+  public var hasWeights: Bool
+
+  /// Makes a header.
+  public init(
+    model: String, geometry: RoutingGeometry, elementTypes: [String] = [], workload: String = "",
+    provenance: String = "", hasWeights: Bool
+  ) {
+    self.model = model
+    self.geometry = geometry
+    self.elementTypes = elementTypes
+    self.workload = workload
+    self.provenance = provenance
+    self.hasWeights = hasWeights
+  }
+}

@@ -1,0 +1,103 @@
+internal import Foundation
+
+/// A trace as JSON lines: the header, then an object for each event; `traces/README.md` has the keys.
+public enum TraceLines {
+  /// The first line.
+  public static func header(_ header: TraceHeader) -> [UInt8] {
+    encode(HeaderLine(moetrace: Int(TraceFrame.version), header: TraceFrame.HeaderText(header)))
+  }
+
+  /// The line of `event`.
+  public static func line(_ event: TraceEvent, topK: Int) -> [UInt8] {
+    func rows<Value>(_ values: [Value]) -> [[Value]] {
+      stride(from: 0, to: values.count, by: topK).map { Array(values[$0..<$0 + topK]) }
+    }
+    return encode(
+      EventLine(
+        seq: Int(event.sequence), phase: event.phase, pos: Int(event.step), layer: event.layer,
+        experts: rows(event.experts.map(Int.init)),
+        weights: event.weights.isEmpty ? nil : rows(event.weights)))
+  }
+
+  private static func encode(_ value: some Encodable) -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    // Only strings and finite numbers: these always encode.
+    return Array(try! encoder.encode(value)) + [0x0a]
+  }
+
+  struct HeaderLine: Codable {
+    let moetrace: Int
+    let header: TraceFrame.HeaderText
+  }
+
+  struct EventLine: Codable {
+    let seq: Int
+    let phase: Phase
+    let pos: Int
+    let layer: Int
+    let experts: [[Int]]
+    let weights: [[Float]]?
+  }
+}
+
+extension TraceImport {
+  /// Reads what `TraceLines` writes.
+  static func importTraceLines(_ file: TextFile) throws(TraceError) -> RoutingTrace {
+    let decoder = JSONDecoder()
+    var trace: RoutingTrace?
+    var event = TraceEvent()
+    for (index, bytes) in file.lines.enumerated() where !bytes.isEmpty {
+      func fail(_ field: String, _ found: String, _ expected: String) -> TraceError {
+        .malformed(
+          path: file.path, line: index + 1, field: field, found: found, expected: expected)
+      }
+      guard let geometry = trace?.header.geometry else {
+        let line: TraceLines.HeaderLine = try decode(
+          bytes, with: decoder, file: file, line: index + 1)
+        guard line.moetrace == Int(TraceFrame.version) else {
+          throw fail("moetrace", "\(line.moetrace)", "\(TraceFrame.version)")
+        }
+        guard let header = line.header.header else {
+          throw fail("header", "a model that cannot be", "positive counts of experts and bytes")
+        }
+        trace = RoutingTrace(header: header)
+        continue
+      }
+      let line: TraceLines.EventLine = try decode(bytes, with: decoder, file: file, line: index + 1)
+      guard (0..<geometry.layerCount).contains(line.layer) else {
+        throw fail("layer", "\(line.layer)", "0 to \(geometry.layerCount - 1)")
+      }
+      guard (0..<Int(Int32.max)).contains(line.seq), (0..<Int(Int32.max)).contains(line.pos) else {
+        throw fail("seq, pos", "\(line.seq), \(line.pos)", "0 to \(Int32.max - 1)")
+      }
+      guard !line.experts.isEmpty, line.experts.count <= TraceCodec.maximumTokenCount,
+        line.experts.allSatisfy({ $0.count == geometry.topK && Set($0).count == geometry.topK }),
+        line.experts.joined().allSatisfy({ (0..<geometry.expertCount).contains($0) })
+      else {
+        throw fail(
+          "experts", "\(line.experts.prefix(1))",
+          "for each token \(geometry.topK) different ids below \(geometry.expertCount)")
+      }
+      let weights = line.weights?.joined().map { $0 } ?? []
+      guard weights.count == (trace!.header.hasWeights ? line.experts.count * geometry.topK : 0),
+        weights.allSatisfy({ $0 >= 0 && $0 < 65504 })
+      else {
+        throw fail("weights", "\(weights.count) of them", "a number from 0 on for each expert id")
+      }
+      event.removeAll()
+      event.sequence = Int32(line.seq)
+      event.phase = line.phase
+      event.step = Int32(line.pos)
+      event.layer = line.layer
+      event.experts = line.experts.joined().map(UInt16.init)
+      event.weights = weights
+      trace!.append(event)
+    }
+    guard let trace, trace.eventCount > 0 else {
+      throw .malformed(
+        path: file.path, line: 0, field: "the file", found: "no event", expected: "at least one")
+    }
+    return trace
+  }
+}
