@@ -54,11 +54,12 @@ let package = Package(
         "Checkpoints", "DirectIO", "ExpertRuntime", "Models", "Residency", "Routing", "Tensors",
         .product(name: "Logging", package: "swift-log"),
       ]),
+    target("Replay", ["Residency", "Routing"]),
     // 5
     .executableTarget(
       name: "StokerCLI",
       dependencies: [
-        "Stoker",
+        "Replay", "Routing", "Stoker",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
@@ -77,12 +78,23 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Benchmarks/Kernels", swiftSettings: swiftSettings),
+    .executableTarget(
+      name: "ReplayBenchmark",
+      dependencies: [
+        "Replay", "Residency", "Routing", "Stoker", "TestSupport",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Benchmarks/Replay", swiftSettings: swiftSettings),
     // Tests
-    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
+    .target(
+      name: "TestSupport", dependencies: ["Routing"], path: "Tests/TestSupport",
+      swiftSettings: swiftSettings),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     tests("TensorsTests", ["Tensors"], exclude: ["Fixtures"]),
     tests("DirectIOTests", ["CLinux", "DirectIO"]),
+    tests("RoutingTests", ["Routing"]),
     tests("ResidencyTests", ["Residency", "Routing"]),
+    tests("ReplayTests", ["Replay", "Residency", "Routing"]),
     tests("CheckpointsTests", ["Checkpoints", "Tensors"], exclude: ["Fixtures"]),
     tests(
       "ExpertRuntimeTests",

@@ -16,7 +16,10 @@ struct StokerCommand: ParsableCommand {
       needs, and 'stoker run MODEL.gguf --memory 4GiB --prompt "..."' generates within it.
       """,
     version: "0.1.0",
-    subcommands: [Demo.self, Run.self, Perplexity.self, Inspect.self, Synth.self])
+    subcommands: [
+      Demo.self, Run.self, Perplexity.self, Inspect.self, Synth.self, Trace.self,
+      ReplayCommand.self,
+    ])
 
   static func main() {
     // A reader that went away is an error of the write, which is told, and not the end.

@@ -28,6 +28,14 @@ import Testing
           "--help",
         ]
       ),
+      (
+        "replay",
+        [
+          "<traces>", "--policy", "--memory", "--scope", "--batch", "--phase", "--fit", "--json",
+          "--csv", "--experts", "--expert-bytes", "--help",
+        ]
+      ),
+      ("trace", ["info", "import", "export", "merge", "slice", "permute", "--help"]),
     ])
   func everySubcommandListsItsOptions(_ name: String, options: [String]) throws {
     let outcome = try StokerProcess.run([name, "--help"])

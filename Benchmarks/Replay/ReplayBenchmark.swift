@@ -1,0 +1,97 @@
+import ArgumentParser
+import Replay
+import Residency
+import Routing
+import Stoker
+import TestSupport
+
+/// How fast policies replay, and how far from MIN they stay on the traces of real models.
+@main
+struct ReplayBenchmark: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Measures replays: accesses per second and the gap to MIN.",
+    discussion: "The gaps need the folder of traces, whose README names its files.")
+
+  @Option(help: "Routed experts of the trace that speed is measured on.")
+  var accesses = 10_000_000
+
+  @Option(help: "Replays of each policy; the median counts.")
+  var runs = 5
+
+  @Option(help: "The folder of traces of real models.")
+  var traces = "../shared/traces"
+
+  func run() throws {
+    printSpeed()
+    print("\n")
+    try printGaps()
+  }
+
+  /// OLMoE-1B-7B's shape with half of each token's experts those of the token before.
+  private func printSpeed() {
+    let trace = randomTrace(
+      layers: 16, experts: 64, topK: 8, tokens: accesses / 128, seed: 1)
+    print(
+      "Speed, one thread: \(trace.accessCount) accesses, 16 layers of 64 experts, top-8, a quarter")
+    print("of the experts resident; MIN with the making of its future.\n")
+    print("| policy | million accesses/s | seconds | hit rate |\n|---|---|---|---|")
+    for policy in PolicyName.allCases where !policy.isFitted {
+      var seconds: [Double] = []
+      var rate = 0.0
+      for _ in 0..<max(1, runs) {
+        let replay = Replay(trace)
+        let start = ContinuousClock.now
+        let capacity = replay.geometry.totalByteCount / 4
+        let counts = replay.run(
+          capacity: capacity,
+          policy: policy.make(
+            geometry: replay.geometry, capacity: capacity,
+            future: policy.isOracle ? replay.future() : nil, uses: [])
+        ).decode
+        seconds.append((ContinuousClock.now - start) / .seconds(1))
+        rate = counts.hitRate
+      }
+      let median = seconds.sorted()[seconds.count / 2]
+      print(
+        "| \(policy.name) | \(formatFixed(Double(trace.accessCount) / median / 1e6, digits: 1)) "
+          + "| \(formatFixed(median, digits: 2)) | \(formatFixed(100 * rate, digits: 1)) % |")
+    }
+  }
+
+  private static let files = [
+    ("OLMoE", "waste/trace_olmoe_299.jsonl"),
+    ("gpt-oss misc", "gpt-oss/gpt-oss-20b-misc.jsonl.gz"),
+    ("gpt-oss mmlu", "gpt-oss/gpt-oss-20b-mmlu-20seq.jsonl.gz"),
+    ("DeepSeek intent", "esft/intent"), ("DeepSeek translation", "esft/translation"),
+    ("Qwen3", "bigmoe/qwen.route.csv"), ("Gemma", "bigmoe/gemma.route.csv"),
+  ]
+  private static let shares = [0.25, 0.375, 0.5]
+
+  private func printGaps() throws {
+    var options = ReplayOptions()
+    options.policies = PolicyName.allCases.filter { !$0.isFitted && $0 != .min }
+    options.capacities = Self.shares.map { .share($0) }
+    print(
+      "Gap to MIN, (m - m_MIN) / m over decode misses, mean of 25 %, 37.5 % and 50 % of the experts;"
+    )
+    print("the last column is the mean of OLMoE, gpt-oss and DeepSeek, each model counting once.\n")
+    var gaps: [PolicyName: [Double]] = [:]
+    for (_, file) in Self.files {
+      let trace = try TraceImport.open(TraceImport.filesIfFolder("\(traces)/\(file)"))
+      let rows = Comparison(trace, name: file, options: options).rows { _ in true }
+      for policy in options.policies {
+        let own = rows.filter { $0.policy == policy.name }.compactMap(\.gapToMIN)
+        gaps[policy, default: []].append(own.reduce(0, +) / Double(own.count))
+      }
+    }
+    print("| policy | \(Self.files.map(\.0).joined(separator: " | ")) | mean |")
+    print("|---|" + String(repeating: "---|", count: Self.files.count + 1))
+    for policy in options.policies {
+      let own = gaps[policy]!
+      let mean = (own[0] + (own[1] + own[2]) / 2 + (own[3] + own[4]) / 2) / 3
+      print(
+        "| \(policy.name) | "
+          + (own + [mean]).map { formatFixed($0, digits: 3) }.joined(separator: " | ") + " |")
+    }
+  }
+}

@@ -1,0 +1,111 @@
+internal import Residency
+package import Routing
+
+/// Replays a trace with several policies and capacities.
+package struct Comparison {
+  private let name: String
+  private let replay: Replay
+  private let options: ReplayOptions
+  private let future: FutureUses?
+  private let uses: [Int]
+
+  /// - Parameters:
+  ///   - trace: the trace, which users call `name`.
+  package init(_ trace: RoutingTrace, name: String, options: ReplayOptions) {
+    self.name = name
+    self.options = options
+    replay = Replay(trace, batch: options.batch, fitShare: options.fitShare)
+    // Oracles look ahead in one pool; each layer's own future would be another one.
+    future = options.scope == .global ? replay.future() : nil
+    uses = replay.fittedUses()
+  }
+
+  /// The capacities in bytes, in the order they were given.
+  private var capacities: [Int] {
+    options.capacities.map { $0.byteCount(of: replay.geometry) }
+  }
+
+  /// The replays that `rows` runs.
+  package var replayCount: Int {
+    capacities.count * (options.policies.count + (future == nil ? 0 : 2))
+  }
+
+  /// A row for each capacity and policy.
+  ///
+  /// - Parameter progress: called after each of the `replayCount` replays; false ends the work.
+  package func rows(progress: (_ done: Int) -> Bool) -> [ReplayRow] {
+    var rows: [ReplayRow] = []
+    var done = 0
+    for capacity in capacities {
+      var misses: [PolicyName: Int] = [:]
+      let oracles: [PolicyName] = future == nil ? [] : [.min, .minForced]
+      var counted: [PolicyName: ReplayCounts] = [:]
+      for policy in oracles + options.policies where counted[policy] == nil {
+        let counts = count(policy, capacity: capacity)
+        counted[policy] = counts
+        misses[policy] = counts.misses
+        done += 1
+        guard progress(done) else { return rows }
+      }
+      for policy in options.policies {
+        var row = ReplayRow(
+          trace: name, policy: policy, options: options, capacity: capacity,
+          header: replay.trace.header, counts: counted[policy]!)
+        if let min = misses[.min], let forced = misses[.minForced] {
+          row.compare(min: min, forced: forced)
+        }
+        rows.append(row)
+      }
+    }
+    return rows
+  }
+
+  /// The counts of the phase that is asked for.
+  private func count(_ policy: PolicyName, capacity: Int) -> ReplayCounts {
+    let (prefill, decode) = run(policy, capacity: capacity)
+    switch options.phase {
+    case .prefill: return prefill
+    case .decode: return decode
+    case .all: return prefill + decode
+    }
+  }
+
+  private func run(
+    _ policy: PolicyName, capacity: Int
+  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
+    let geometry = replay.geometry
+    if policy == .layerQuota {
+      let quotas = LayerQuotas(replay, capacity: capacity).byteCounts
+      return replay.run(capacities: quotas) { geometry, _ in LRUPolicy(geometry: geometry) }
+    }
+    guard options.scope == .layer else {
+      return replay.run(
+        capacity: capacity,
+        policy: policy.make(
+          geometry: geometry, capacity: capacity, future: future, uses: uses))
+    }
+    let share = Array(repeating: capacity / geometry.layerCount, count: geometry.layerCount)
+    var layer = 0
+    return replay.run(capacities: share) { single, capacity in
+      let experts = layer * geometry.expertCount..<(layer + 1) * geometry.expertCount
+      layer += 1
+      return policy.make(
+        geometry: single, capacity: capacity, future: nil, uses: Array(uses[experts]))
+    }
+  }
+}
+
+extension ReplayCounts {
+  static func + (a: ReplayCounts, b: ReplayCounts) -> ReplayCounts {
+    var sum = a
+    sum.logicalAccesses += b.logicalAccesses
+    sum.accesses += b.accesses
+    sum.hits += b.hits
+    sum.byteCount += b.byteCount
+    sum.tokenLayers += b.tokenLayers
+    sum.events += b.events
+    sum.oversizedEvents += b.oversizedEvents
+    sum.unionShareSum += b.unionShareSum
+    return sum
+  }
+}

@@ -1,0 +1,106 @@
+package import Residency
+package import Routing
+
+/// Whether layers share their memory.
+package enum ReplayScope: String, Sendable, CaseIterable {
+  /// One pool over all layers.
+  case global
+  /// An equal share for each layer.
+  case layer
+}
+
+/// A trace in the order in which it is replayed.
+package struct Replay: Sendable {
+  package let trace: RoutingTrace
+  package let schedule: EventSchedule
+  /// The events that are not counted, from the beginning: those that fitted policies learn from.
+  package let fitCount: Int
+
+  /// - Parameters:
+  ///   - batch: sequences that are decoded at a time.
+  ///   - fitShare: the share of the events that are learned from and not counted.
+  package init(_ trace: RoutingTrace, batch: Int = 1, fitShare: Double = 0) {
+    self.trace = trace
+    schedule = EventSchedule(trace, batch: batch)
+    fitCount = Int(Double(schedule.groupCount) * fitShare)
+  }
+
+  package var geometry: RoutingGeometry { trace.header.geometry }
+
+  /// The future that oracles know.
+  package func future() -> FutureUses {
+    var union = EventUnion(header: trace.header)
+    return FutureUses(geometry: geometry) { append in
+      for index in 0..<schedule.groupCount {
+        union.form(schedule.group(index), of: trace)
+        append(union.event.layer, union.event.experts)
+      }
+    }
+  }
+
+  /// How often each expert is needed in the events that are learned from, [layers * experts].
+  package func fittedUses() -> [Int] {
+    var uses = Array(repeating: 0, count: geometry.layerCount * geometry.expertCount)
+    var union = EventUnion(header: trace.header)
+    for index in 0..<fitCount {
+      union.form(schedule.group(index), of: trace)
+      for expert in union.event.experts { uses[Int(expert)] += 1 }
+    }
+    return uses
+  }
+
+  /// Replays every event through residents of `capacity` bytes in one pool.
+  /// - Returns: the counts of each phase.
+  package func run(
+    capacity: Int, policy: any EvictionPolicy
+  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
+    var set = ResidentSet(geometry: geometry, capacity: capacity, policy: policy)
+    return run(capacity: capacity) { event, missed in set.serve(event, missed: &missed) }
+  }
+
+  /// Replays every event through a pool of `capacities[layer]` bytes for each layer.
+  ///
+  /// - Parameter makePolicy: makes a layer's policy, for the layer's geometry alone.
+  /// - Returns: the counts of each phase.
+  package func run(
+    capacities: [Int],
+    makePolicy: (_ geometry: RoutingGeometry, _ capacity: Int) -> any EvictionPolicy
+  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
+    var sets = capacities.enumerated().map { layer, capacity in
+      let single = geometry.single(layer: layer)
+      return ResidentSet(
+        geometry: single, capacity: capacity, policy: makePolicy(single, capacity))
+    }
+    var previous = 0
+    return run(capacity: capacities.reduce(0, +)) { event, missed in
+      // What its own event may have kept beyond its share must not stay for a whole pass.
+      if event.layer != previous { sets[previous].trim() }
+      previous = event.layer
+      let base = Int32(event.layer * geometry.expertCount)
+      var local = event
+      local.layer = 0
+      for index in local.experts.indices { local.experts[index] -= base }
+      return sets[event.layer].serve(local, missed: &missed)
+    }
+  }
+
+  private func run(
+    capacity: Int, serve: (_ event: borrowing RoutingEvent, inout [Int32]) -> ServedEvent
+  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
+    var counts = (prefill: ReplayCounts(), decode: ReplayCounts())
+    var union = EventUnion(header: trace.header)
+    var missed: [Int32] = []
+    for index in 0..<schedule.groupCount {
+      union.form(schedule.group(index), of: trace)
+      let served = serve(union.event, &missed)
+      guard index >= fitCount else { continue }
+      let byteCount = union.event.experts.count * geometry.expertByteCounts[union.event.layer]
+      let share = Double(byteCount) / Double(max(1, capacity))
+      switch union.phase {
+      case .prefill: counts.prefill.add(served, union: union, share: share)
+      case .decode: counts.decode.add(served, union: union, share: share)
+      }
+    }
+    return counts
+  }
+}

@@ -1,0 +1,100 @@
+internal import Routing
+
+/// What a replay of one trace with one policy and one capacity came to.
+package struct ReplayRow: Encodable, Hashable, Sendable {
+  /// The trace, as the user named it.
+  package var trace: String
+  package var policy: String
+  package var scope: String
+  package var batch: Int
+  package var phase: String
+  package var capacityBytes: Int
+  /// The capacity over the bytes of all experts.
+  package var capacityShare: Double
+  /// Needed experts, once per event, and those of them that were resident.
+  package var accesses: Int
+  package var hits: Int
+  package var hitRate: Double
+  /// The same with every token's experts counted; the same where one token goes through a layer.
+  package var logicalAccesses: Int
+  package var logicalHitRate: Double
+  package var bytesRead: Int
+  package var bytesPerToken: Double
+  /// The bytes that an event needs over the capacity: their mean, and the share of events above 1.
+  package var meanUnionOverCapacity: Double
+  package var oversizedShare: Double
+  /// g = (m - m_MIN) / m over the misses (arXiv 2608.07911); nil where MIN was not replayed.
+  package var gapToMIN: Double?
+  /// The shares of that gap that lie in admitting every expert and in choosing victims.
+  package var admissionShareOfGap: Double?
+  package var victimShareOfGap: Double?
+
+  init(
+    trace: String, policy: PolicyName, options: ReplayOptions, capacity: Int, header: TraceHeader,
+    counts: ReplayCounts
+  ) {
+    self.trace = trace
+    self.policy = policy.name
+    scope = options.scope.rawValue
+    batch = options.batch
+    phase = options.phase.rawValue
+    capacityBytes = capacity
+    capacityShare = Double(capacity) / Double(header.geometry.totalByteCount)
+    accesses = counts.accesses
+    hits = counts.hits
+    hitRate = counts.hitRate
+    logicalAccesses = counts.logicalAccesses
+    logicalHitRate =
+      counts.logicalAccesses == 0
+      ? 0 : 1 - Double(counts.misses) / Double(counts.logicalAccesses)
+    bytesRead = counts.byteCount
+    let tokens = Double(counts.tokenLayers) / Double(header.geometry.layerCount)
+    bytesPerToken = tokens == 0 ? 0 : Double(counts.byteCount) / tokens
+    meanUnionOverCapacity = counts.events == 0 ? 0 : counts.unionShareSum / Double(counts.events)
+    oversizedShare =
+      counts.events == 0 ? 0 : Double(counts.oversizedEvents) / Double(counts.events)
+  }
+
+  /// States the gap to the misses of MIN, with bypass and with forced admission.
+  mutating func compare(min: Int, forced: Int) {
+    let misses = accesses - hits
+    let gap = Double(misses - min)
+    gapToMIN = misses == 0 ? 0 : gap / Double(misses)
+    guard gap > 0 else { return }
+    admissionShareOfGap = Double(forced - min) / gap
+    victimShareOfGap = Double(misses - forced) / gap
+  }
+}
+
+/// Which events count.
+package enum ReplayPhase: String, Sendable, CaseIterable {
+  case decode, prefill, all
+}
+
+/// How traces are replayed.
+package struct ReplayOptions: Sendable {
+  package var policies: [PolicyName] = []
+  package var capacities: [ReplayCapacity] = []
+  package var scope = ReplayScope.global
+  package var batch = 1
+  package var phase = ReplayPhase.decode
+  /// The share of the events, from the beginning, that fitted policies learn from. Those events run
+  /// through the residents like the others but are not counted, for no policy.
+  package var fitShare = 0.0
+
+  package init() {}
+}
+
+/// A capacity as users give it.
+package enum ReplayCapacity: Hashable, Sendable {
+  case bytes(Int)
+  /// A share of the bytes of all experts.
+  case share(Double)
+
+  func byteCount(of geometry: RoutingGeometry) -> Int {
+    switch self {
+    case .bytes(let count): count
+    case .share(let share): Int((Double(geometry.totalByteCount) * share).rounded())
+    }
+  }
+}

@@ -1,0 +1,111 @@
+import ArgumentParser
+import Glibc
+import Routing
+import Stoker
+
+/// `stoker trace info`: what a trace shows.
+struct TraceInfo: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "info", abstract: "Says what a trace holds and how its model routes.",
+    discussion: """
+      Reuse is the share of a token's experts that the token before it used too. Foretold is the share \
+      that how often experts went together, learned from the first half of the trace, foretells from \
+      the token's experts at the layer before.
+      """)
+
+  @Argument(help: "A trace: a file, or ESFT's files or their folder.")
+  var input: [String]
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  @Flag(help: "List every layer.")
+  var layers = false
+
+  @OptionGroup var arguments: TraceInputArguments
+
+  func run() throws {
+    let trace = try arguments.open(input)
+    let statistics = TraceStatistics(trace)
+    if json { return try Terminal.printJSON(TraceReport(trace.header, statistics)) }
+    let geometry = trace.header.geometry
+    let sizes = Set(geometry.expertByteCounts).sorted().map { formatBytes($0) }
+    var rows: [(String, String)] = [
+      ("model", trace.header.model),
+      (
+        "geometry",
+        "\(geometry.layerCount) layers of \(geometry.expertCount) experts, top-\(geometry.topK)"
+      ),
+      (
+        "experts",
+        "\(formatBytes(geometry.totalByteCount)) (\(sizes.joined(separator: ", ")) each); one token "
+          + "uses \(formatBytes(geometry.tokenByteCount))"
+      ),
+      (
+        "tokens",
+        "\(statistics.prefillTokens) prefill, \(statistics.decodeTokens) decode, in "
+          + "\(statistics.sequences) \(statistics.sequences == 1 ? "sequence" : "sequences")"
+      ),
+      ("routed experts", "\(statistics.routedExperts)"),
+      ("weights", trace.header.hasWeights ? "yes" : "no"),
+      ("hottest fifth", "\(percent(statistics.hottestFifthShare)) of the routed experts"),
+      (
+        "entropy",
+        "\(formatFixed(statistics.entropyBits, digits: 2)) bits of "
+          + formatFixed(log2(Double(geometry.expertCount)), digits: 2)
+      ),
+      (
+        "reuse",
+        "\(percent(statistics.reuse)) from the token before, by chance "
+          + percent(statistics.chanceOfReuse)
+      ),
+      ("foretold", statistics.predictability.map { "\(percent($0)) from the layer before" } ?? "-"),
+      (
+        "working set",
+        statistics.workingSet.map { "\($0.tokens): \(percent($0.shareOfExperts))" }
+          .joined(separator: ", ")
+      ),
+    ]
+    if !trace.header.workload.isEmpty { rows.append(("workload", trace.header.workload)) }
+    if !trace.header.provenance.isEmpty { rows.append(("provenance", trace.header.provenance)) }
+    try Terminal.print(rows.map { $0.0.padding(to: 18) + $0.1 }.joined(separator: "\n"))
+    if layers { try Terminal.print(layerTable(statistics)) }
+  }
+
+  private func layerTable(_ statistics: TraceStatistics) -> String {
+    let head = ["layer", "tokens", "used", "hottest fifth", "entropy", "reuse", "foretold"]
+    let rows = statistics.layers.enumerated().map { index, layer in
+      [
+        "\(index)", "\(layer.tokens)", "\(layer.usedExperts)", percent(layer.hottestFifthShare),
+        formatFixed(layer.entropyBits, digits: 2), percent(layer.reuse),
+        layer.predictability.map { percent($0) } ?? "-",
+      ]
+    }
+    return "\n" + formatTable(head, rows)
+  }
+}
+
+/// A trace's account as JSON.
+private struct TraceReport: Encodable {
+  let model: String
+  let layers: Int
+  let experts: Int
+  let expertsPerToken: Int
+  let expertBytes: [Int]
+  let hasWeights: Bool
+  let workload: String
+  let provenance: String
+  let statistics: TraceStatistics
+
+  init(_ header: TraceHeader, _ statistics: TraceStatistics) {
+    model = header.model
+    layers = header.geometry.layerCount
+    experts = header.geometry.expertCount
+    expertsPerToken = header.geometry.topK
+    expertBytes = header.geometry.expertByteCounts
+    hasWeights = header.hasWeights
+    workload = header.workload
+    provenance = header.provenance
+    self.statistics = statistics
+  }
+}
