@@ -62,6 +62,7 @@ extension MoEModel {
     onToken: (Int32) throws -> Void = { _ in }
   ) throws -> Generation {
     try validate(request)
+    recorder?.beginSequence()
     let steps = request.steps
     var sampler = try Sampler(request.sampling)
     for token in request.prompt { sampler.accept(token) }

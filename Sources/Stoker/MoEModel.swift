@@ -18,6 +18,18 @@ public final class MoEModel {
   public let ledger: MemoryLedger
   /// How it runs: engine, kernels, threads, and what had to be done without.
   public let configuration: RunConfiguration
+  /// Records the routing of every generation; nil records nothing.
+  public var recorder: RoutingRecorder? {
+    didSet {
+      guard let recorder else {
+        transformer.onRouting = nil
+        return
+      }
+      transformer.onRouting = { layer, position, phase, routing in
+        recorder.record(layer: layer, position: position, phase: phase, routing: routing)
+      }
+    }
+  }
   let transformer: MoETransformer
   let pool: WorkerPool
   private let engine: any ReadEngine

@@ -60,6 +60,13 @@ struct Run: ParsableCommand {
       valueName: "4,5,6"))
   var forcedIds: TokenList?
 
+  @Option(
+    help: ArgumentHelp(
+      "Record the routing of every token here, as a trace for 'stoker replay'.",
+      discussion: "A trace of the same model that is there already is gone on with.",
+      valueName: "file.moetrace"))
+  var record: String?
+
   @Flag(help: "Go on after an end-of-text token.")
   var ignoreEnd = false
 
@@ -86,6 +93,7 @@ struct Run: ParsableCommand {
     let ids = try promptTokens(file)
     let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
     let loaded = try loadModel(file, arguments.options(context: needed))
+    loaded.recorder = try record.map { try RoutingRecorder(path: $0, file: file) }
     let request = GenerationRequest(
       prompt: ids, maxTokens: maxTokens, sampling: sampling.parameters, forced: forcedIds?.ids,
       ignoresEnd: ignoreEnd)
@@ -103,6 +111,8 @@ struct Run: ParsableCommand {
         Terminal.note(StatisticsTable(generation.statistics).text)
       }
     }
+    // Last, so that a disk that is full costs the trace and not the text.
+    try loaded.recorder?.finish()
   }
 
   private func promptTokens(_ file: ModelFile) throws -> [Int32] {

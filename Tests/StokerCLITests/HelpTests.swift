@@ -12,7 +12,8 @@ import Testing
         "run",
         modelOptions + [
           "<model>", "--prompt", "--prompt-file", "--token-ids", "--max-tokens", "--forced-ids",
-          "--ignore-end", "--stats", "--json", "--temperature", "--top-k", "--top-p", "--min-p",
+          "--ignore-end", "--record", "--stats", "--json", "--temperature", "--top-k", "--top-p",
+          "--min-p",
           "--repetition-penalty", "--seed",
         ]
       ),

@@ -31,6 +31,9 @@ package final class MoETransformer {
   package let description: ModelDescription
   package let cache: KeyValueCache
   package let runtime: ExpertRuntime
+  /// Told of the routing of every layer before its experts are executed.
+  package var onRouting:
+    ((_ layer: Int, _ position: Int, _ phase: Phase, _ routing: borrowing Routing) -> Void)?
   let kernels: Kernels
   let pool: WorkerPool
   let layers: [Layer]
@@ -100,7 +103,7 @@ package final class MoETransformer {
     }
     for layer in 0..<description.layerCount {
       attend(layer: layer, position: position, count: count)
-      try routeAndMix(layer: layer, count: count, phase: phase)
+      try routeAndMix(layer: layer, position: position, count: count, phase: phase)
     }
     switch logits {
     case .none: break
@@ -151,7 +154,9 @@ package final class MoETransformer {
 
   // MARK: - Experts
 
-  private func routeAndMix(layer index: Int, count: Int, phase: Phase) throws(RuntimeError) {
+  private func routeAndMix(
+    layer index: Int, position: Int, count: Int, phase: Phase
+  ) throws(RuntimeError) {
     let layer = layers[index]
     let experts = description.expertCount
     let input = runtime.inputRows
@@ -169,6 +174,7 @@ package final class MoETransformer {
       routing.appendTopK(
         of: UnsafeBufferPointer(scores), normalized: description.normalizeTopK)
     }
+    onRouting?(index, position, phase, routing)
     try runtime.executeInput(
       layer: index, routing: routing, into: buffers.branch, phase: phase)
     kernels.add(buffers.branch, to: buffers.residual, count: count * description.hiddenSize)

@@ -6,6 +6,8 @@ internal import Glibc
 public final class TraceWriter {
   /// What the trace says of itself.
   public let header: TraceHeader
+  /// The highest sequence of the events that were there before; -1 if there was none.
+  public private(set) var lastSequence: Int32 = -1
   private let path: String
   /// The name until `finish`, if the file is to appear whole or not at all.
   private let partialPath: String?
@@ -51,7 +53,7 @@ public final class TraceWriter {
             + "differ; name another file")
       }
       var event = TraceEvent()
-      while try reader.next(into: &event) {}
+      while try reader.next(into: &event) { lastSequence = max(lastSequence, event.sequence) }
       let end = reader.endOfBlocks
       self.file = reader.takeFile()
       try self.file.truncate(to: end)

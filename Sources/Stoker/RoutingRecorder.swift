@@ -1,0 +1,67 @@
+internal import Checkpoints
+public import Routing
+internal import Tensors
+
+/// Records which experts a model routes to, as a .moetrace file.
+///
+/// The file grows while the model runs: what a program that dies has recorded, but for the last 64 KiB,
+/// is there. Each generation is a sequence of its own.
+public final class RoutingRecorder {
+  private let writer: TraceWriter
+  private var event = TraceEvent()
+  private var sequence: Int32
+  private var failure: TraceError?
+
+  /// Records runs of `file` into the trace at `path`, which is gone on with if it exists.
+  ///
+  /// - Parameter workload: what is processed, in words.
+  /// - Throws: `TraceError`; `.mismatch` if the trace there is of another model.
+  public init(path: String, file: ModelFile, workload: String = "") throws(TraceError) {
+    writer = try TraceWriter(appendingTo: path, header: file.traceHeader(workload: workload))
+    sequence = writer.lastSequence
+  }
+
+  /// A generation begins: its tokens are of the next sequence.
+  func beginSequence() { sequence += 1 }
+
+  /// Takes note of the routing of tokens from `position` on. An error is kept for `finish`, so that it
+  /// ends the recording and not the run.
+  func record(layer: Int, position: Int, phase: Phase, routing: borrowing Routing) {
+    guard failure == nil else { return }
+    event.removeAll()
+    event.sequence = sequence
+    event.phase = phase
+    event.step = Int32(position)
+    event.layer = layer
+    for expert in routing.experts { event.experts.append(UInt16(expert)) }
+    event.weights += routing.weights
+    do throws(TraceError) {
+      try writer.append(event)
+    } catch {
+      failure = error
+    }
+  }
+
+  /// Writes what is left.
+  /// - Throws: the first error that the recording met.
+  public func finish() throws(TraceError) {
+    if let failure { throw failure }
+    try writer.finish()
+  }
+}
+
+extension ModelFile {
+  /// What a trace of this model says of itself.
+  func traceHeader(workload: String) -> TraceHeader {
+    let fileName = path.split(separator: "/").last.map(String.init) ?? path
+    return TraceHeader(
+      model: description.name.isEmpty ? fileName : description.name,
+      geometry: RoutingGeometry(
+        expertCount: layout.expertCount, topK: description.expertsPerToken,
+        expertByteCounts: layout.shapes.map(\.byteCount)),
+      elementTypes: layout.shapes.map {
+        "\($0.gateType.name)/\($0.upType.name)/\($0.downType.name)"
+      },
+      workload: workload, provenance: "recorded by stoker run from \(fileName)", hasWeights: true)
+  }
+}
