@@ -105,6 +105,8 @@ public struct ResidentTable: Sendable {
   }
 
   mutating func insert(_ expert: Int32) {
+    // A damaged trace may name an expert twice in an event.
+    guard !entries[Int(expert)].isResident else { return }
     entries[Int(expert)].isResident = true
     byteCount += geometry.expertByteCounts[Int(expert) / geometry.expertCount]
   }

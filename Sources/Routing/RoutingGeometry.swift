@@ -15,7 +15,9 @@ public struct RoutingGeometry: Hashable, Sendable {
     precondition((1...Self.maximumExpertCount).contains(expertCount), "expert count out of range")
     precondition((1...expertCount).contains(topK), "top-k out of range")
     precondition((1...Self.maximumLayerCount).contains(expertByteCounts.count), "no layers")
-    precondition(expertByteCounts.allSatisfy { $0 > 0 }, "experts without bytes")
+    precondition(
+      expertByteCounts.allSatisfy { (1...Self.maximumExpertByteCount).contains($0) },
+      "bytes of an expert out of range")
     self.expertCount = expertCount
     self.topK = topK
     self.expertByteCounts = expertByteCounts
@@ -23,6 +25,8 @@ public struct RoutingGeometry: Hashable, Sendable {
 
   /// The most experts a layer may have.
   public static let maximumExpertCount = 4096
+  /// The most bytes an expert may have: 1 TiB, so that sums over a model stay within `Int`.
+  public static let maximumExpertByteCount = 1 << 40
   /// The most MoE layers a model may have.
   public static let maximumLayerCount = 1024
 

@@ -37,7 +37,7 @@ struct TraceInputArguments: ParsableArguments {
     guard (1...RoutingGeometry.maximumExpertCount).contains(experts ?? 1) else {
       throw ValidationError("--experts must be 1 to \(RoutingGeometry.maximumExpertCount).")
     }
-    guard (1...(1 << 40)).contains(expertBytes?.byteCount ?? 1) else {
+    guard (1...RoutingGeometry.maximumExpertByteCount).contains(expertBytes?.byteCount ?? 1) else {
       throw ValidationError("--expert-bytes must be 1 byte to 1 TiB.")
     }
   }

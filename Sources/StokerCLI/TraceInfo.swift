@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import Replay
 import Routing
 import Stoker
 
@@ -10,7 +11,8 @@ struct TraceInfo: ParsableCommand {
     discussion: """
       Reuse is the share of a token's experts that the token before it used too. Foretold is the share \
       that how often experts went together, learned from the first half of the trace, foretells from \
-      the token's experts at the layer before.
+      the token's experts at the layer before. The LRU curve is the decode hit rate by the share of the \
+      experts that memory holds, in one pool over all layers, from one pass over the trace.
       """)
 
   @Argument(help: "A trace: a file, or ESFT's files or their folder.")
@@ -27,7 +29,8 @@ struct TraceInfo: ParsableCommand {
   func run() throws {
     let trace = try arguments.open(input)
     let statistics = TraceStatistics(trace)
-    if json { return try Terminal.printJSON(TraceReport(trace.header, statistics)) }
+    let curve = LRUCurve(trace)
+    if json { return try Terminal.printJSON(TraceReport(trace.header, statistics, curve)) }
     let geometry = trace.header.geometry
     let sizes = Set(geometry.expertByteCounts).sorted().map { formatBytes($0) }
     var rows: [(String, String)] = [
@@ -66,6 +69,12 @@ struct TraceInfo: ParsableCommand {
           .joined(separator: ", ")
       ),
     ]
+    rows.append(
+      (
+        "LRU curve",
+        curve.points.filter { LRUCurve.shown.contains($0.shareOfExperts) }
+          .map { "\(percent($0.shareOfExperts)): \(percent($0.hitRate))" }.joined(separator: ", ")
+      ))
     if !trace.header.workload.isEmpty { rows.append(("workload", trace.header.workload)) }
     if !trace.header.provenance.isEmpty { rows.append(("provenance", trace.header.provenance)) }
     try Terminal.print(rows.map { $0.0.padding(to: 18) + $0.1 }.joined(separator: "\n"))
@@ -85,6 +94,28 @@ struct TraceInfo: ParsableCommand {
   }
 }
 
+/// The hit rate of LRU by memory.
+private struct LRUCurve {
+  struct Point: Encodable {
+    let shareOfExperts: Double
+    let capacityBytes: Int
+    let hitRate: Double
+  }
+
+  static let shown = [0.0625, 0.125, 0.25, 0.5, 0.75]
+  let points: [Point]
+
+  init(_ trace: RoutingTrace) {
+    let total = Double(trace.header.geometry.totalByteCount)
+    let shares = (1...64).map { Double($0) / 64 }
+    let capacities = shares.map { Int((total * $0).rounded()) }
+    let rates = MissRatioCurve(Replay(trace)).hitRates(at: capacities)
+    points = shares.indices.map {
+      Point(shareOfExperts: shares[$0], capacityBytes: capacities[$0], hitRate: rates[$0])
+    }
+  }
+}
+
 /// A trace's account as JSON.
 private struct TraceReport: Encodable {
   let model: String
@@ -96,8 +127,10 @@ private struct TraceReport: Encodable {
   let workload: String
   let provenance: String
   let statistics: TraceStatistics
+  let lruCurve: [LRUCurve.Point]
 
-  init(_ header: TraceHeader, _ statistics: TraceStatistics) {
+  init(_ header: TraceHeader, _ statistics: TraceStatistics, _ curve: LRUCurve) {
+    lruCurve = curve.points
     model = header.model
     layers = header.geometry.layerCount
     experts = header.geometry.expertCount

@@ -38,6 +38,20 @@ import Testing
     #expect(Array(trace.experts(of: 3)) == [0, 6])
   }
 
+  /// What a file says is not overruled.
+  @Test func optionsAreForWhatAFileLeavesOut() throws {
+    let folder = try ScratchFolder()
+    let trace = try TraceImport.open(
+      [folder.write(Self.routeTrace, to: "t")],
+      options: TraceImportOptions(expertCount: 1, expertByteCount: 7))
+    #expect(trace.header.geometry.expertCount == 8)
+    #expect(trace.header.geometry.expertByteCounts == [100, 200])
+    let ids = try folder.write(#"{"tok": 1, "layers": [[0, 3], [1, 2]]}"#, to: "u")
+    #expect(throws: TraceError.self) {
+      try TraceImport.open([ids], options: TraceImportOptions(expertCount: 3))
+    }
+  }
+
   @Test func jsonLinesOfTokens() throws {
     let folder = try ScratchFolder()
     let ids = try TraceImport.open([
@@ -105,6 +119,9 @@ import Testing
     ("0,0,1,1,1,7,0.125,0,100", "0,0,1,1,1,7", 9, "the row"),
     ("0,1,2,2,0,0,1.0,0,200\n0,1,2,2,1", "0,1,2,0,0,0,1.0,0,200\n0,1,2,0,1", 14, "layer"),
     ("n_expert=8", "n_expert=many", 15, "n_expert"),
+    ("n_expert=8", "n_expert=1", 15, "n_expert_used"),
+    ("expert_bytes=200", "expert_bytes=9223372036854775807", 4, "expert_bytes"),
+    ("expert_bytes=200", "expert_bytes=0", 4, "expert_bytes"),
     ("turn,phase", "phase,turn", 5, "the column names"),
   ])
   func malformedRowsAreNamed(_ good: String, _ bad: String, _ line: Int, _ field: String) throws {

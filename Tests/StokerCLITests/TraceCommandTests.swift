@@ -40,6 +40,16 @@ import Testing
       Self.json(["trace", "info", trace, "--json"]) as? [String: Any])
     #expect(info["model"] as? String == "tiny")
     #expect(info["experts"] as? Int == 8 && info["expert_bytes"] as? [Int] == [1000, 1000])
+    // The same hit rates, from one pass and from replays.
+    let curve = try #require(info["lru_curve"] as? [[String: Any]])
+    #expect(curve.count == 64)
+    let rows = try #require(
+      Self.json(["replay", trace, "--policy", "lru", "--memory", "25%,50%", "--json"])
+        as? [[String: Any]])
+    for (point, row) in [(curve[15], rows[0]), (curve[31], rows[1])] {
+      #expect(point["capacity_bytes"] as? Int == row["capacity_bytes"] as? Int)
+      #expect(point["hit_rate"] as? Double == row["hit_rate"] as? Double)
+    }
     let (merged, slice, permuted) = (
       scratch.path(of: "m"), scratch.path(of: "s"), scratch.path(of: "p")
     )

@@ -5,9 +5,7 @@ extension TraceImport {
 
   /// Reads `route_trace v1`: a preamble of `# name=value` lines, a line of column names, one row per
   /// (turn, phase, step, layer, slot).
-  static func importRouteTrace(
-    _ file: TextFile, options: TraceImportOptions
-  ) throws(TraceError) -> RoutingTrace {
+  static func importRouteTrace(_ file: TextFile) throws(TraceError) -> RoutingTrace {
     var facts: [Substring: Substring] = [:]
     var byteCounts: [Int: Int] = [:]
     var reader = RowReader(path: file.path)
@@ -29,7 +27,7 @@ extension TraceImport {
         try reader.read(line)
       }
     }
-    return try reader.finish(facts: facts, byteCounts: byteCounts, options: options)
+    return try reader.finish(facts: facts, byteCounts: byteCounts)
   }
 
   private static func readPreamble(
@@ -45,7 +43,10 @@ extension TraceImport {
       case "expert_bytes":
         guard let layer else { throw reader.fail("expert_bytes", "no layer", "layer= before it") }
         let byteCount = try reader.integer("expert_bytes", pair[1])
-        guard byteCount > 0 else { throw reader.fail("expert_bytes", "0", "a positive number") }
+        guard (1...RoutingGeometry.maximumExpertByteCount).contains(byteCount) else {
+          throw reader.fail(
+            "expert_bytes", "\(byteCount)", "1 to \(RoutingGeometry.maximumExpertByteCount)")
+        }
         byteCounts[layer] = byteCount
       default: facts[pair[0]] = pair[1]
       }
@@ -94,7 +95,7 @@ extension TraceImport {
     }
 
     mutating func finish(
-      facts: [Substring: Substring], byteCounts: [Int: Int], options: TraceImportOptions
+      facts: [Substring: Substring], byteCounts: [Int: Int]
     ) throws(TraceError) -> RoutingTrace {
       let expertCount = try integer("n_expert", facts["n_expert"] ?? "")
       guard (1...RoutingGeometry.maximumExpertCount).contains(expertCount),
@@ -127,8 +128,8 @@ extension TraceImport {
       }
       let model = facts["model"].map { String($0.split(separator: "/").last ?? $0) } ?? "unknown"
       let geometry = RoutingGeometry(
-        expertCount: options.expertCount ?? expertCount, topK: topK,
-        expertByteCounts: layers.map { options.expertByteCount ?? byteCounts[$0]! })
+        expertCount: expertCount, topK: topK,
+        expertByteCounts: layers.map { byteCounts[$0]! })
       return try builder.trace(
         header: TraceHeader(
           model: model, geometry: geometry, provenance: "imported from route_trace v1",

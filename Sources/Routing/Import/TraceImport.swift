@@ -44,7 +44,7 @@ public enum TraceImport {
         path: first.path, other: files[1].path, reason: "only ESFT's traces are of several files")
     }
     switch format {
-    case .routeTrace: return try importRouteTrace(first, options: options)
+    case .routeTrace: return try importRouteTrace(first)
     case .tokenLines, .layerLines: return try importLines(first, options: options)
     case .fingerprint: return try importFingerprint(first, options: options)
     case .traceLines: return try importTraceLines(first)

@@ -78,7 +78,7 @@ extension TraceFrame {
       guard (1...RoutingGeometry.maximumExpertCount).contains(experts),
         (1...experts).contains(expertsPerToken),
         (1...RoutingGeometry.maximumLayerCount).contains(expertBytes.count),
-        expertBytes.allSatisfy({ (1...(1 << 40)).contains($0) })
+        expertBytes.allSatisfy({ (1...RoutingGeometry.maximumExpertByteCount).contains($0) })
       else { return nil }
       return TraceHeader(
         model: model,
