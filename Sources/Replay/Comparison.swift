@@ -9,8 +9,7 @@ package struct Comparison {
   private let future: FutureUses?
   private let uses: [Int]
 
-  /// - Parameters:
-  ///   - trace: the trace, which users call `name`.
+  /// Schedules `trace`, which users call `name`.
   package init(_ trace: RoutingTrace, name: String, options: ReplayOptions) {
     self.name = name
     self.options = options
@@ -25,10 +24,14 @@ package struct Comparison {
     options.capacities.map { $0.byteCount(of: replay.geometry) }
   }
 
-  /// The replays that `rows` runs.
-  package var replayCount: Int {
-    capacities.count * (options.policies.count + (future == nil ? 0 : 2))
+  /// The policies that are replayed: those asked for, and the two that the gap is stated with.
+  private var policies: [PolicyName] {
+    let oracles: [PolicyName] = future == nil ? [] : [.min, .minForced]
+    return oracles + options.policies.filter { !oracles.contains($0) }
   }
+
+  /// The replays that `rows` runs.
+  package var replayCount: Int { capacities.count * policies.count }
 
   /// A row for each capacity and policy.
   ///
@@ -37,13 +40,9 @@ package struct Comparison {
     var rows: [ReplayRow] = []
     var done = 0
     for capacity in capacities {
-      var misses: [PolicyName: Int] = [:]
-      let oracles: [PolicyName] = future == nil ? [] : [.min, .minForced]
       var counted: [PolicyName: ReplayCounts] = [:]
-      for policy in oracles + options.policies where counted[policy] == nil {
-        let counts = count(policy, capacity: capacity)
-        counted[policy] = counts
-        misses[policy] = counts.misses
+      for policy in policies {
+        counted[policy] = count(policy, capacity: capacity)
         done += 1
         guard progress(done) else { return rows }
       }
@@ -51,8 +50,8 @@ package struct Comparison {
         var row = ReplayRow(
           trace: name, policy: policy, options: options, capacity: capacity,
           header: replay.trace.header, counts: counted[policy]!)
-        if let min = misses[.min], let forced = misses[.minForced] {
-          row.compare(min: min, forced: forced)
+        if let min = counted[.min], let forced = counted[.minForced] {
+          row.compare(min: min.misses, forced: forced.misses)
         }
         rows.append(row)
       }
