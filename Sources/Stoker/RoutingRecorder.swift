@@ -21,6 +21,10 @@ public final class RoutingRecorder {
     sequence = writer.lastSequence
   }
 
+  /// Bytes of a damaged end, which a recording leaves that was cut short, that were cut off the trace
+  /// that is gone on with.
+  public var cutByteCount: Int { writer.cutByteCount }
+
   /// A generation begins: its tokens are of the next sequence.
   func beginSequence() { sequence += 1 }
 

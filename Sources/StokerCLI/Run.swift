@@ -93,7 +93,11 @@ struct Run: ParsableCommand {
     let ids = try promptTokens(file)
     let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
     let loaded = try loadModel(file, arguments.options(context: needed))
-    loaded.recorder = try record.map { try RoutingRecorder(path: $0, file: file) }
+    if let record {
+      let recorder = try RoutingRecorder(path: record, file: file)
+      noteTornEnd(of: record, byteCount: recorder.cutByteCount, "were cut off")
+      loaded.recorder = recorder
+    }
     let request = GenerationRequest(
       prompt: ids, maxTokens: maxTokens, sampling: sampling.parameters, forced: forcedIds?.ids,
       ignoresEnd: ignoreEnd)

@@ -48,11 +48,21 @@ struct TraceInputArguments: ParsableArguments {
     guard !files.isEmpty else {
       throw InputError(path: paths.joined(separator: " "), reason: "the folder has no file")
     }
-    return try TraceImport.open(
+    let trace = try TraceImport.open(
       files,
       options: TraceImportOptions(
         expertCount: experts, expertByteCount: expertBytes?.byteCount))
+    noteTornEnd(of: files[0], byteCount: trace.tornByteCount, "are left out")
+    return trace
   }
+}
+
+/// Says that the end of a trace is no whole block, and what becomes of it.
+func noteTornEnd(of path: String, byteCount: Int, _ fate: String) {
+  guard byteCount > 0 else { return }
+  Terminal.note(
+    "'\(path)': its last \(byteCount) bytes are no whole block, as after a recording that was cut "
+      + "short; they \(fate)")
 }
 
 /// `stoker trace import`.

@@ -53,6 +53,19 @@ final class ScratchFolder {
     }
   }
 
+  /// Writes `events` in so many recordings, each a block; returns the file.
+  private static func write(
+    _ events: [TraceEvent], _ header: TraceHeader, blocks: Int, to path: String
+  ) throws -> Data {
+    let count = events.count / blocks
+    for block in 0..<blocks {
+      let writer = try TraceWriter(appendingTo: path, header: header)
+      for event in events[block * count..<(block + 1) * count] { try writer.append(event) }
+      try writer.finish()
+    }
+    return try Data(contentsOf: URL(fileURLWithPath: path))
+  }
+
   private static func read(_ path: String) throws -> (events: [TraceEvent], torn: Int) {
     var reader = try TraceReader(path: path)
     var events: [TraceEvent] = []
@@ -92,12 +105,7 @@ final class ScratchFolder {
     let folder = try ScratchFolder()
     let header = Self.header(hasWeights: true)
     let events = Self.events(header, count: 400, seed: 1)
-    for part in 0..<4 {
-      let writer = try TraceWriter(appendingTo: folder.path("t"), header: header)
-      for event in events[part * 100..<(part + 1) * 100] { try writer.append(event) }
-      try writer.finish()
-    }
-    let whole = try Data(contentsOf: URL(fileURLWithPath: folder.path("t")))
+    let whole = try Self.write(events, header, blocks: 4, to: folder.path("t"))
     #expect(try Self.read(folder.path("t")).events == events)
     var counts: Set<Int> = []
     for length in stride(from: whole.count - 1, to: TraceFrame.encode(header).count, by: -41) {
@@ -107,7 +115,9 @@ final class ScratchFolder {
       #expect(found == Array(events.prefix(found.count)))
       #expect(found.count % 100 == 0)
       counts.insert(found.count)
+      #expect(try RoutingTrace(path: path).tornByteCount == torn)
       let writer = try TraceWriter(appendingTo: path, header: header)
+      #expect(writer.cutByteCount == torn)
       try writer.append(events[7])
       try writer.finish()
       let again = try Self.read(path)
@@ -138,12 +148,7 @@ final class ScratchFolder {
     let folder = try ScratchFolder()
     let header = Self.header(hasWeights: true)
     let events = Self.events(header, count: 60, seed: 2)
-    for part in 0..<2 {
-      let writer = try TraceWriter(appendingTo: folder.path("t"), header: header)
-      for event in events[part * 30..<(part + 1) * 30] { try writer.append(event) }
-      try writer.finish()
-    }
-    let whole = try Data(contentsOf: URL(fileURLWithPath: folder.path("t")))
+    let whole = try Self.write(events, header, blocks: 2, to: folder.path("t"))
     var generator = SeededGenerator(seed: 9)
     var errors = 0
     for place in stride(from: 0, to: whole.count, by: 7) {

@@ -10,12 +10,25 @@ public struct RoutingTrace: Sendable {
 
   /// What the trace says of itself.
   public private(set) var header: TraceHeader
+  /// Bytes at the end of the file it was read from that were no whole block and were left out, as a
+  /// recording leaves that was cut short.
+  public private(set) var tornByteCount = 0
   private var records: [Record] = []
   private var experts: [UInt16] = []
   private var weights: [Float] = []
 
   /// A trace without events.
   public init(header: TraceHeader) { self.header = header }
+
+  /// Reads the whole .moetrace file at `path`, but for a torn end: see `tornByteCount`.
+  /// - Throws: `TraceError`.
+  public init(path: String) throws(TraceError) {
+    var reader = try TraceReader(path: path)
+    self.init(header: reader.header)
+    var event = TraceEvent()
+    while try reader.next(into: &event) { append(event) }
+    tornByteCount = reader.tornByteCount
+  }
 
   /// Says what the model is called and what was processed.
   public mutating func describe(model: String, workload: String) {

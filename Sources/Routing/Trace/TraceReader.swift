@@ -114,14 +114,3 @@ public struct TraceReader: ~Copyable {
   /// The file, open at some place of it.
   consuming func takeFile() -> TraceFile { file }
 }
-
-extension RoutingTrace {
-  /// Reads the whole .moetrace file at `path`.
-  /// - Throws: `TraceError`.
-  public init(path: String) throws(TraceError) {
-    var reader = try TraceReader(path: path)
-    self.init(header: reader.header)
-    var event = TraceEvent()
-    while try reader.next(into: &event) { append(event) }
-  }
-}

@@ -8,6 +8,8 @@ public final class TraceWriter {
   public let header: TraceHeader
   /// The highest sequence of the events that were there before; -1 if there was none.
   public private(set) var lastSequence: Int32 = -1
+  /// Bytes of a damaged end that were cut off what was there before.
+  public private(set) var cutByteCount = 0
   private let path: String
   /// The name until `finish`, if the file is to appear whole or not at all.
   private let partialPath: String?
@@ -55,6 +57,7 @@ public final class TraceWriter {
       var event = TraceEvent()
       while try reader.next(into: &event) { lastSequence = max(lastSequence, event.sequence) }
       let end = reader.endOfBlocks
+      cutByteCount = reader.tornByteCount
       self.file = reader.takeFile()
       try self.file.truncate(to: end)
     }
