@@ -99,7 +99,7 @@ let package = Package(
     tests(
       "ExpertRuntimeTests",
       ["Checkpoints", "DirectIO", "ExpertRuntime", "Residency", "Routing", "Tensors"]),
-    tests("ModelsTests", ["Checkpoints", "Models", "Tensors"]),
+    tests("ModelsTests", ["Checkpoints", "Models", "Routing", "Tensors"]),
     tests("StokerCLITests", ["StokerCLI"]),
     tests(
       "StokerTests",

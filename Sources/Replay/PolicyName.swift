@@ -86,7 +86,9 @@ package enum PolicyName: Hashable, Sendable, CaseIterable {
     case .leastStale: return LeastStalePolicy(geometry: geometry)
     case .mrs: return MRSPolicy(geometry: geometry)
     case .static: return StaticPolicy(uses: uses, geometry: geometry, capacity: capacity)
-    case .hybrid: return HybridPolicy(uses: uses, geometry: geometry, capacity: capacity)
+    case .hybrid:
+      return
+        StaticPolicy(uses: uses, geometry: geometry, capacity: capacity, leavesHalf: true)
     case .nextUse: return NextUsePolicy(geometry: geometry)
     case .layerQuota: preconditionFailure("layer quotas are a pool for each layer")
     case .min: return min(true)

@@ -88,11 +88,6 @@ public struct ResidentTable: Sendable {
     layer * geometry.expertCount..<(layer + 1) * geometry.expertCount
   }
 
-  /// The residents, in ascending order.
-  public var residents: [Int32] {
-    entries.indices.lazy.filter { entries[$0].isResident }.map(Int32.init)
-  }
-
   mutating func beginEvent(layer: Int) {
     event &+= 1
     self.layer = layer

@@ -1,4 +1,5 @@
 import Checkpoints
+import Routing
 import Testing
 
 @testable import Models

@@ -1,3 +1,5 @@
+internal import Routing
+
 /// The generator xoshiro256** 1.0 of Blackman and Vigna, seeded by their SplitMix64.
 ///
 /// Our own, so that a seed means the same tokens in every release and on every platform.
@@ -27,23 +29,6 @@ struct Xoshiro256: RandomNumberGenerator, Sendable {
   /// The next number, evenly spread over [0, 1) in steps of 2^-53.
   mutating func nextUnit() -> Double {
     Double(next() >> 11) * 0x1p-53
-  }
-}
-
-/// SplitMix64 of Steele, Lea and Flood (2014), which turns any seed into well mixed bits.
-struct SplitMix64: RandomNumberGenerator, Sendable {
-  private var state: UInt64
-
-  /// Starts the sequence that belongs to `state`.
-  init(state: UInt64) { self.state = state }
-
-  /// The next 64 random bits.
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var value = state
-    value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
-    return value ^ (value >> 31)
   }
 }
 

@@ -1,3 +1,5 @@
+internal import Routing
+
 /// Independent sequences of random bits, each for one row of one tensor, so that rows can be made
 /// in any order and by any number of threads.
 struct RandomStreams: Sendable {

@@ -13,46 +13,26 @@ func hotSet(uses: [Int], geometry: RoutingGeometry, capacity: Int) -> [Bool] {
   return isHot
 }
 
-/// A set fixed beforehand stays once read; everything else is served and not kept (Fiddler, arXiv
-/// 2402.07033: popularity measured offline).
+/// A set fixed beforehand stays once read. Where it has all the room, everything else is served and not
+/// kept (Fiddler, arXiv 2402.07033: popularity measured offline); what room it leaves is least recently
+/// used (a static prior that cannot take everything: GNN data tiering, arXiv 2111.05894).
 public struct StaticPolicy: EvictionPolicy {
   private let isHot: [Bool]
   private var others: RecencyOrder
+  public let mayBypass: Bool
 
   /// - Parameters:
   ///   - uses: how often each expert was used in the part of the trace that the set is fitted to,
   ///     [layers * experts of a layer]: not the part that is replayed.
   ///   - geometry: the model.
   ///   - capacity: bytes that residents may take.
-  public init(uses: [Int], geometry: RoutingGeometry, capacity: Int) {
-    isHot = hotSet(uses: uses, geometry: geometry, capacity: capacity)
-    others = RecencyOrder(expertCount: uses.count)
-  }
-
-  public var mayBypass: Bool { true }
-
-  public mutating func observe(
-    _ event: borrowing RoutingEvent, residents: borrowing ResidentTable
+  ///   - leavesHalf: whether the set has half of the room; else all of it.
+  public init(
+    uses: [Int], geometry: RoutingGeometry, capacity: Int, leavesHalf: Bool = false
   ) {
-    for expert in event.experts where !isHot[Int(expert)] { others.makeNewest(expert) }
-  }
-
-  public mutating func takeVictim(residents: borrowing ResidentTable) -> Int32? {
-    guard let victim = others.oldest() else { return nil }
-    others.remove(victim)
-    return victim
-  }
-}
-
-/// Half of the room for a set fixed beforehand, the other half least recently used: a static prior that
-/// cannot take everything (GNN data tiering, arXiv 2111.05894; arXiv 2402.07033).
-public struct HybridPolicy: EvictionPolicy {
-  private let isHot: [Bool]
-  private var others: RecencyOrder
-
-  /// - Parameters: as of `StaticPolicy`.
-  public init(uses: [Int], geometry: RoutingGeometry, capacity: Int) {
-    isHot = hotSet(uses: uses, geometry: geometry, capacity: capacity / 2)
+    isHot = hotSet(
+      uses: uses, geometry: geometry, capacity: leavesHalf ? capacity / 2 : capacity)
+    mayBypass = !leavesHalf
     others = RecencyOrder(expertCount: uses.count)
   }
 

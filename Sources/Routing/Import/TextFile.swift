@@ -1,4 +1,3 @@
-internal import Foundation
 internal import Glibc
 
 /// The whole text of a file, decompressed if it is gzipped.
@@ -55,15 +54,4 @@ struct TextFile {
 /// The error for a system call on `path` that has just failed.
 func systemError(_ operation: String, _ path: String) -> TraceError {
   .system(operation: operation, path: path, reason: String(cString: strerror(errno)))
-}
-
-extension TraceImport {
-  /// The visible files of the folder at `path`, in the order of their names, or `path` if it is no
-  /// folder.
-  public static func filesIfFolder(_ path: String) -> [String] {
-    guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
-      return [path]
-    }
-    return names.sorted().filter { !$0.hasPrefix(".") }.map { "\(path)/\($0)" }
-  }
 }

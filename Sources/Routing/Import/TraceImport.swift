@@ -1,3 +1,5 @@
+internal import Foundation
+
 /// What an import is told that the file may not say.
 public struct TraceImportOptions: Hashable, Sendable {
   /// Experts of a layer; nil takes the file's word, or the highest id and one.
@@ -50,6 +52,15 @@ public enum TraceImport {
     case .traceLines: return try importTraceLines(first)
     case .esft: preconditionFailure("imported above")
     }
+  }
+
+  /// The visible files of the folder at `path`, in the order of their names, or `path` if it is no
+  /// folder.
+  public static func filesIfFolder(_ path: String) -> [String] {
+    guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
+      return [path]
+    }
+    return names.sorted().filter { !$0.hasPrefix(".") }.map { "\(path)/\($0)" }
   }
 
   /// The trace of what `builder` has gathered.
