@@ -59,7 +59,7 @@ let package = Package(
     .executableTarget(
       name: "StokerCLI",
       dependencies: [
-        "Replay", "Routing", "Stoker",
+        "Replay", "Residency", "Routing", "Stoker",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
@@ -103,7 +103,10 @@ let package = Package(
     tests("StokerCLITests", ["StokerCLI"]),
     tests(
       "StokerTests",
-      ["AllocationCounter", "Stoker", .product(name: "Logging", package: "swift-log")]),
+      [
+        "AllocationCounter", "Replay", "Residency", "Routing", "Stoker",
+        .product(name: "Logging", package: "swift-log"),
+      ]),
   ],
   swiftLanguageModes: [.v6]
 )

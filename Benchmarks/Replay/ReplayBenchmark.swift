@@ -78,7 +78,7 @@ struct ReplayBenchmark: ParsableCommand {
     var gaps: [PolicyName: [Double]] = [:]
     for (_, file) in Self.files {
       let trace = try TraceImport.open(TraceImport.filesIfFolder("\(traces)/\(file)"))
-      let rows = Comparison(trace, name: file, options: options).rows { _ in true }
+      let rows = try Comparison(trace, name: file, options: options).rows { _ in true }
       for policy in options.policies {
         let own = rows.filter { $0.policy == policy.name }.compactMap(\.gapToMIN)
         gaps[policy, default: []].append(own.reduce(0, +) / Double(own.count))

@@ -75,6 +75,11 @@ package final class DataFile: Sendable {
     return larger.nonzeroBitCount == 1 && larger <= 4096 ? Int(larger) : 4096
   }
 
+  /// The bytes of the largest extent that `byteCount` bytes can need, wherever they begin.
+  package func largestSpan(byteCount: Int) -> Int {
+    (byteCount + 2 * (alignment - 1)) / alignment * alignment
+  }
+
   /// The extent to read for `byteCount` bytes at `offset`, aligned outward.
   package func span(offset: UInt64, byteCount: Int) -> AlignedSpan {
     let unit = UInt64(alignment)

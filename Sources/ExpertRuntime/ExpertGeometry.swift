@@ -30,9 +30,10 @@ package struct ExpertGeometry: Sendable {
       var end = 0
       for matrix in ExpertMatrix.allCases {
         offsets.append(end)
+        // Not what these very offsets need: layers of one shape are to have slots of one size.
         let largest = (0..<layout.expertCount).map { expert in
           let slice = layout.slice(matrix, layer: layer, expert: expert)
-          return files[slice.file].span(offset: slice.offset, byteCount: slice.byteCount).byteCount
+          return files[slice.file].largestSpan(byteCount: slice.byteCount)
         }
         // Each matrix begins on a page, whatever the file's alignment, as O_DIRECT asks of memory.
         end += ((largest.max() ?? 0) + 4095) / 4096 * 4096

@@ -1,6 +1,6 @@
 internal import Checkpoints
 public import DirectIO
-package import Residency
+public import Residency
 package import Tensors
 
 extension ExpertRuntime {
@@ -17,16 +17,22 @@ extension ExpertRuntime {
   ///   - topK: experts of a token; nil: what the checkpoint states.
   ///   - tokenCapacity: the most tokens of one call, 1 to 65,536.
   ///   - threads: threads that compute, the caller's included, 1 to 256.
+  ///   - policy: which expert goes when room is needed; one that `PolicyName.canRun`.
   ///   - io: how experts are read.
   ///   - direct: whether reads pass by the page cache.
-  /// - Throws: `RuntimeError.budgetTooSmall` naming the minimum, `RuntimeError.argument`; errors
+  /// - Throws: `RuntimeError.budgetTooSmall` naming the minimum, `RuntimeError.argument`, `RuntimeError.policy`; errors
   ///   that name the file and the key or tensor at fault.
   public static func open(
     _ path: String, memory: Int? = nil, topK: Int? = nil, tokenCapacity: Int, threads: Int,
-    io: ReadEngineKind = .auto, direct: DirectPolicy = .auto
+    policy: PolicyName = .nextUse, io: ReadEngineKind = .auto, direct: DirectPolicy = .auto
   ) throws -> ExpertRuntime {
     try require(tokenCapacity, in: 1...65_536, "the token capacity")
     try require(threads, in: 1...256, "the number of threads")
+    guard policy.canRun else {
+      throw RuntimeError.policy(
+        name: policy.name,
+        expected: PolicyName.allCases.filter(\.canRun).map(\.name).joined(separator: ", "))
+    }
     let checkpoint = try Checkpoint.open(path)
     let layout = try ExpertLayout(checkpoint)
     let expertsPerToken =
@@ -51,7 +57,7 @@ extension ExpertRuntime {
     let slots = try ledger.allocate("expert slots", byteCount: plan.byteCount)
     let runtime = ExpertRuntime(
       layout: layout, geometry: geometry, topK: expertsPerToken, tokenCapacity: tokenCapacity,
-      plan: plan, slotMemory: slots,
+      plan: plan, policy: policy, slotMemory: slots,
       scratch: try ledger.allocate("expert activations", byteCount: scratchByteCount),
       files: files,
       engine: try makeEngine(io, files: files, slots: slots, expertCount: layout.expertCount),

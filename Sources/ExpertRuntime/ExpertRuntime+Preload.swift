@@ -10,32 +10,23 @@ extension ExpertRuntime {
   /// - Throws: `RuntimeError.read` for the first expert that could not be read.
   package func preload(progress: (Int, Int) -> Void) throws(RuntimeError) {
     precondition(holdsEveryExpert, "preloading evicts what it has read")
+    residents.fill()
     for layer in 0..<layerCount {
-      var held: [Int] = []
       for expert in 0..<expertCount {
-        let id = ExpertID(layer: layer, expert: expert)
-        switch cache.access(id) {
-        case .hit(let slot):
-          held.append(slot)
-        case .read(let slot, _):
-          tasks[expert] = ExpertTask(slot: slot)
-          flights[slot] = Flight(task: expert)
-          statistics.preloadedByteCount += enqueueReads(of: id, into: slot)
-          held.append(slot)
-        case .pending, .full:
-          preconditionFailure("a slot is missing or in flight while preloading")
-        }
+        let slot = residents.slot(of: Int32(layer * expertCount + expert))
+        tasks[expert] = ExpertTask(expert: expert, slot: slot)
+        statistics.preloadedByteCount += enqueueReads(
+          of: ExpertID(layer: layer, expert: expert), into: slot, for: expert)
       }
       engine.submit()
       while flightCount > 0 {
         engine.wait()
-        harvest()
+        harvest(layer: layer)
       }
-      let failure = firstFailure
-      firstFailure = nil
-      for slot in held where !flights[slot].failed { cache.release(slot: slot) }
-      if let failure {
-        throw readError(failure, layer: layer, expert: flights[failure.slot].task)
+      for expert in 0..<expertCount { contents[tasks[expert].slot].task = -1 }
+      if let failure = firstFailure {
+        firstFailure = nil
+        throw readError(failure, layer: layer)
       }
       progress((layer + 1) * expertCount, layerCount * expertCount)
     }

@@ -28,26 +28,29 @@ public final class ExpertRuntime {
   package let slotPlan: SlotPlan
 
   let layout: ExpertLayout
-  let geometry: ExpertGeometry
+  package let geometry: ExpertGeometry
   let files: [DataFile]
   let engine: any ReadEngine
   let pool: WorkerPool
   let kernels: Kernels
-  var cache: ExpertCache
+  /// Decides which experts are in which slots.
+  var residents: ResidentSet
+  /// Makes the events `residents` is told of.
+  var events: EventBuilder
+  /// The experts missed by the event being executed.
+  var missed: [Int32] = []
   var buffers: LayerBuffers
   let batch: ProductBatch
-  /// The latest read into each slot, [slots].
-  var flights: [Flight]
-  /// The touched experts of the layer being executed, [experts].
+  /// The experts of the layer being executed, [experts]: those resident, then those that are read, in
+  /// the order in which they are.
   var tasks: [ExpertTask]
-  /// Whether a touched expert that is read in a stream is to stay, [experts].
-  var isKept: [Bool]
+  var taskCount = 0
+  /// Tasks whose expert was resident or whose reads have been queued.
+  var startedCount = 0
+  /// What is in each slot, [slots].
+  var contents: [SlotContent]
   /// Whether the layer being executed streams its experts.
   var streaming = false
-  /// The most experts of a stream that are read or multiplied at a time.
-  let streamWindow: Int
-  /// Experts read for the layer being executed whose slots are still held.
-  var heldReadCount = 0
   var flightCount = 0
   var busySince: UInt64 = 0
   var firstFailure: ReadFailure?
@@ -81,13 +84,14 @@ public final class ExpertRuntime {
   ///   - topK: experts per token.
   ///   - tokenCapacity: the most tokens of one call.
   ///   - plan: the division of `slotMemory` into slots.
+  ///   - policy: which expert goes when room is needed; one that `canRun`.
   ///   - slotMemory: at least `plan.byteCount` bytes.
   ///   - scratch: at least `scratchByteCount` bytes.
   ///   - files: the checkpoint's files in its order, the same the engine reads.
   package init(
     layout: ExpertLayout, geometry: ExpertGeometry, topK: Int, tokenCapacity: Int, plan: SlotPlan,
-    slotMemory: Arena, scratch: Arena, files: [DataFile], engine: any ReadEngine,
-    pool: WorkerPool, kernels: Kernels
+    policy: PolicyName = .nextUse, slotMemory: Arena, scratch: Arena, files: [DataFile],
+    engine: any ReadEngine, pool: WorkerPool, kernels: Kernels
   ) {
     self.layout = layout
     self.geometry = geometry
@@ -102,13 +106,21 @@ public final class ExpertRuntime {
     hiddenSize = layout.hiddenSize
     layerCount = layout.layerCount
     expertCount = layout.expertCount
-    cache = ExpertCache(
-      plan: plan, expertByteCounts: geometry.slotByteCounts, expertsPerLayer: layout.expertCount)
+    let shape = RoutingGeometry(
+      expertCount: layout.expertCount, topK: topK,
+      expertByteCounts: layout.shapes.map(\.byteCount))
+    residents = ResidentSet(
+      geometry: shape, plan: plan,
+      policy: policy.make(geometry: shape, capacity: plan.meanCapacity(of: shape)))
+    events = EventBuilder(geometry: shape, hasWeights: true)
+    missed.reserveCapacity(layout.expertCount)
     var offsets: [Int] = []
     var end = 0
-    for slot in 0..<cache.slotCount {
-      offsets.append(end)
-      end += cache.byteCount(ofSlot: slot)
+    for slotClass in plan.classes {
+      for _ in 0..<slotClass.slotCount {
+        offsets.append(end)
+        end += slotClass.byteCount
+      }
     }
     precondition(end <= slotMemory.byteCount, "slot memory is smaller than the plan")
     slotOffsets = offsets
@@ -117,11 +129,8 @@ public final class ExpertRuntime {
       layout: layout, topK: topK, tokenCapacity: tokenCapacity, kernels: kernels, cursor: &cursor)
     buffers.bind(hidden: layout.hiddenSize, feedForward: layout.feedForwardSize)
     batch = ProductBatch(kernels: kernels, pool: pool, capacity: layout.expertCount)
-    flights = Array(repeating: Flight(task: 0), count: cache.slotCount)
     tasks = Array(repeating: ExpertTask(), count: layout.expertCount)
-    isKept = Array(repeating: false, count: layout.expertCount)
-    streamWindow = Self.streamWindow(
-      slotCount: plan.slotCount, expertByteCount: geometry.slotByteCounts.max() ?? 0)
+    contents = Array(repeating: SlotContent(), count: plan.slotCount)
   }
 
   deinit { engine.drain() }

@@ -29,9 +29,6 @@ struct LayerBuffers {
   let position: UnsafeMutablePointer<Int32>
   /// Where each expert's pairs begin in the grouping, [experts + 1].
   private let start: UnsafeMutablePointer<Int32>
-  /// The experts touched, in the order they are asked for, [experts].
-  private let touched: UnsafeMutablePointer<Int32>
-  private(set) var touchedCount = 0
 
   init(
     tokenCapacity: Int, topK: Int, expertCount: Int, hidden: Int, feedForward: Int,
@@ -53,7 +50,6 @@ struct LayerBuffers {
     outputRows = cursor.take(pairs)
     position = cursor.take(pairs)
     start = cursor.take(expertCount + 1)
-    touched = cursor.take(expertCount)
   }
 
   /// Fills the pointers that never change, once, when the cursor was over real memory.
@@ -68,19 +64,10 @@ struct LayerBuffers {
   }
 
   /// Groups the pairs of `routing` by expert.
-  ///
-  /// One token's experts are touched in routing order, so that the likeliest is read first; those
-  /// of many tokens in file order, which is the order of their ids.
-  mutating func group(_ routing: borrowing Routing) {
+  func group(_ routing: borrowing Routing) {
     let tokens = routing.tokenCount
     start.update(repeating: 0, count: expertCount + 1)
     for expert in routing.experts { start[Int(expert) + 1] += 1 }
-    touchedCount = 0
-    if tokens == 1 {
-      for expert in routing.experts { touch(Int(expert)) }
-    } else {
-      for expert in 0..<expertCount where start[expert + 1] > 0 { touch(expert) }
-    }
     for expert in 0..<expertCount { start[expert + 1] += start[expert] }
     // Placing a pair moves its expert's start forward; shifting back restores the starts.
     for pair in 0..<(tokens * topK) {
@@ -94,23 +81,6 @@ struct LayerBuffers {
     for expert in stride(from: expertCount, to: 0, by: -1) { start[expert] = start[expert - 1] }
     start[0] = 0
   }
-
-  private mutating func touch(_ expert: Int) {
-    touched[touchedCount] = Int32(expert)
-    touchedCount += 1
-  }
-
-  /// Moves the touched experts for which `belongs` holds before the others, each in the order they
-  /// had; returns how many there are.
-  mutating func moveFirst(_ belongs: (Int) -> Bool) -> Int {
-    let all = UnsafeMutableBufferPointer(start: touched, count: touchedCount)
-    let ordered = all.filter { belongs(Int($0)) } + all.filter { !belongs(Int($0)) }
-    _ = all.update(fromContentsOf: ordered)
-    return ordered.prefix { belongs(Int($0)) }.count
-  }
-
-  /// The `index`-th touched expert.
-  func expert(_ index: Int) -> Int { Int(touched[index]) }
 
   /// The places in the grouping of the pairs of `expert`.
   func places(of expert: Int) -> Range<Int> { Int(start[expert])..<Int(start[expert + 1]) }

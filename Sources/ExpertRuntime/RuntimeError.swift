@@ -14,6 +14,8 @@ public enum RuntimeError: Error, Hashable, Sendable {
   case threads(reason: String)
   /// A number given to open a runtime is out of range.
   case argument(name: String, found: Int, expected: String)
+  /// The runtime cannot be run with a policy: it needs the future, or a trace to learn from.
+  case policy(name: String, expected: String)
   /// A routing does not fit the model.
   case routing(reason: String)
 }
@@ -35,6 +37,8 @@ extension RuntimeError: CustomStringConvertible {
         + "the minimum is \(formatBytes(minimum)) (--memory \(mebibytesRoundedUp(minimum))MiB)"
     case .argument(let name, let found, let expected):
       "\(name) is \(found), expected \(expected)"
+    case .policy(let name, let expected):
+      "the policy is \(name), expected \(expected)"
     case .routing(let reason):
       "the routing does not fit the model: \(reason)"
     }

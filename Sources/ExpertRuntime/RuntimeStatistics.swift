@@ -1,9 +1,13 @@
+internal import Routing
+
 /// What the expert runtime did, in counts, bytes and nanoseconds. Two snapshots subtract.
 public struct RuntimeStatistics: Hashable, Sendable, Codable {
   /// Accesses of experts in one phase; a prefill chunk accesses an expert once for all its tokens.
   public struct Accesses: Hashable, Sendable, Codable {
     public var hits = 0
     public var misses = 0
+    /// The missed experts' bytes.
+    public var missedByteCount = 0
     /// Bytes read because of the misses, alignment included.
     public var demandedByteCount = 0
 
@@ -35,6 +39,13 @@ public struct RuntimeStatistics: Hashable, Sendable, Codable {
 }
 
 extension RuntimeStatistics {
+  mutating func add(_ accesses: Accesses, phase: Phase) {
+    switch phase {
+    case .prefill: prefill.add(accesses)
+    case .decode: decode.add(accesses)
+    }
+  }
+
   /// What was done after `earlier`, a snapshot of the same runtime.
   public func subtracting(_ earlier: Self) -> Self {
     var result = self
@@ -52,12 +63,14 @@ extension RuntimeStatistics.Accesses {
   mutating func add(_ other: Self) {
     hits += other.hits
     misses += other.misses
+    missedByteCount += other.missedByteCount
     demandedByteCount += other.demandedByteCount
   }
 
   mutating func subtract(_ other: Self) {
     hits -= other.hits
     misses -= other.misses
+    missedByteCount -= other.missedByteCount
     demandedByteCount -= other.demandedByteCount
   }
 }

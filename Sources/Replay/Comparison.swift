@@ -8,15 +8,22 @@ package struct Comparison {
   private let options: ReplayOptions
   private let future: FutureUses?
   private let uses: [Int]
+  /// The runtime's slots by capacity, where the trace says how large they are.
+  private var plans: [Int: SlotPlan] = [:]
 
   /// Schedules `trace`, which users call `name`.
-  package init(_ trace: RoutingTrace, name: String, options: ReplayOptions) {
+  /// - Throws: `ReplayError` if the runtime that recorded the trace could not run with a capacity.
+  package init(
+    _ trace: RoutingTrace, name: String, options: ReplayOptions
+  ) throws(ReplayError) {
     self.name = name
     self.options = options
     replay = Replay(trace, batch: options.batch, fitShare: options.fitShare)
     // Oracles look ahead in one pool; each layer's own future would be another one.
     future = options.scope == .global ? replay.future() : nil
     uses = replay.fittedUses()
+    guard options.scope == .global else { return }
+    for capacity in capacities { plans[capacity] = try replay.slotPlan(capacity: capacity) }
   }
 
   /// The capacities in bytes, in the order they were given.
@@ -78,6 +85,11 @@ package struct Comparison {
       return replay.run(capacities: quotas) { geometry, _ in LRUPolicy(geometry: geometry) }
     }
     guard options.scope == .layer else {
+      if policy.canRun, let plan = plans[capacity] {
+        return replay.run(
+          plan: plan,
+          policy: policy.make(geometry: geometry, capacity: plan.meanCapacity(of: geometry)))
+      }
       return replay.run(
         capacity: capacity,
         policy: policy.make(

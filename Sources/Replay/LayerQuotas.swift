@@ -39,7 +39,7 @@ struct LayerQuotas {
     var recent = Array(repeating: [Int32](), count: geometry.layerCount)
     var hits = Array(
       repeating: Array(repeating: 0, count: geometry.expertCount + 1), count: geometry.layerCount)
-    var union = EventUnion(header: replay.trace.header)
+    var union = replay.eventBuilder()
     for index in 0..<replay.fitCount {
       union.form(replay.schedule.group(index), of: replay.trace)
       let layer = union.event.layer

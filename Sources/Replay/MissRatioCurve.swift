@@ -25,10 +25,10 @@ package struct MissRatioCurve: Sendable {
       byteCounts: geometry.expertByteCounts.flatMap {
         Array(repeating: $0, count: geometry.expertCount)
       })
-    var union = EventUnion(header: replay.trace.header)
+    var union = replay.eventBuilder()
     for index in 0..<replay.schedule.groupCount {
       union.form(replay.schedule.group(index), of: replay.trace)
-      if union.phase == .decode, index >= replay.fitCount {
+      if !union.event.isPrompt, index >= replay.fitCount {
         accesses += union.event.experts.count
         for expert in union.event.experts {
           guard let distance = stack.distance(of: expert) else { continue }

@@ -9,6 +9,17 @@ package enum ReplayScope: String, Sendable, CaseIterable {
   case layer
 }
 
+/// A capacity that is too small for the runtime that recorded a trace.
+package struct ReplayError: Error, CustomStringConvertible {
+  let capacity: Int
+  let minimum: Int
+
+  package var description: String {
+    "\(capacity) bytes are too few for this model's expert slots; the minimum is \(minimum) bytes, "
+      + "the experts of one token at one layer"
+  }
+}
+
 /// A trace in the order in which it is replayed.
 package struct Replay: Sendable {
   package let trace: RoutingTrace
@@ -27,9 +38,31 @@ package struct Replay: Sendable {
 
   package var geometry: RoutingGeometry { trace.header.geometry }
 
+  /// The slots that the runtime that recorded the trace would make of `capacity` bytes; nil where the
+  /// trace does not say how large they are.
+  /// - Throws: `ReplayError` if the runtime could not run with so few bytes.
+  package func slotPlan(capacity: Int) throws(ReplayError) -> SlotPlan? {
+    let sizes = trace.header.slotByteCounts
+    guard !sizes.isEmpty else { return nil }
+    guard
+      let plan = SlotPlan(
+        expertByteCounts: sizes, expertsPerLayer: geometry.expertCount, topK: geometry.topK,
+        capacity: capacity)
+    else {
+      throw ReplayError(
+        capacity: capacity,
+        minimum: SlotPlan.minimumByteCount(expertByteCounts: sizes, topK: geometry.topK))
+    }
+    return plan
+  }
+
+  func eventBuilder() -> EventBuilder {
+    EventBuilder(geometry: geometry, hasWeights: trace.header.hasWeights)
+  }
+
   /// The future that oracles know.
   package func future() -> FutureUses {
-    var union = EventUnion(header: trace.header)
+    var union = eventBuilder()
     return FutureUses(geometry: geometry) { append in
       for index in 0..<schedule.groupCount {
         union.form(schedule.group(index), of: trace)
@@ -41,7 +74,7 @@ package struct Replay: Sendable {
   /// How often each expert is needed in the events that are learned from, [layers * experts].
   package func fittedUses() -> [Int] {
     var uses = Array(repeating: 0, count: geometry.layerCount * geometry.expertCount)
-    var union = EventUnion(header: trace.header)
+    var union = eventBuilder()
     for index in 0..<fitCount {
       union.form(schedule.group(index), of: trace)
       for expert in union.event.experts { uses[Int(expert)] += 1 }
@@ -56,6 +89,17 @@ package struct Replay: Sendable {
   ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
     var set = ResidentSet(geometry: geometry, capacity: capacity, policy: policy)
     return run(capacity: capacity) { event, missed in set.serve(event, missed: &missed) }
+  }
+
+  /// Replays every event through the slots of `plan`, as the runtime does.
+  /// - Returns: the counts of each phase.
+  package func run(
+    plan: SlotPlan, policy: any EvictionPolicy
+  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
+    var set = ResidentSet(geometry: geometry, plan: plan, policy: policy)
+    // The runtime reads everything beforehand where everything fits.
+    if plan.slotCount == geometry.layerCount * geometry.expertCount { set.fill() }
+    return run(capacity: plan.byteCount) { event, missed in set.serve(event, missed: &missed) }
   }
 
   /// Replays every event through a pool of `capacities[layer]` bytes for each layer.
@@ -88,7 +132,7 @@ package struct Replay: Sendable {
     capacity: Int, serve: (_ event: borrowing RoutingEvent, inout [Int32]) -> ServedEvent
   ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
     var counts = (prefill: ReplayCounts(), decode: ReplayCounts())
-    var union = EventUnion(header: trace.header)
+    var union = eventBuilder()
     var missed: [Int32] = []
     for index in 0..<schedule.groupCount {
       union.form(schedule.group(index), of: trace)
@@ -96,9 +140,10 @@ package struct Replay: Sendable {
       guard index >= fitCount else { continue }
       let byteCount = union.event.experts.count * geometry.expertByteCounts[union.event.layer]
       let share = Double(byteCount) / Double(max(1, capacity))
-      switch union.phase {
-      case .prefill: counts.prefill.add(served, union: union, share: share)
-      case .decode: counts.decode.add(served, union: union, share: share)
+      if union.event.isPrompt {
+        counts.prefill.add(served, union: union, share: share)
+      } else {
+        counts.decode.add(served, union: union, share: share)
       }
     }
     return counts

@@ -23,7 +23,7 @@ package struct ReplayCounts: Hashable, Sendable {
   package var misses: Int { accesses - hits }
   package var hitRate: Double { accesses == 0 ? 0 : Double(hits) / Double(accesses) }
 
-  mutating func add(_ served: ServedEvent, union: borrowing EventUnion, share: Double) {
+  mutating func add(_ served: ServedEvent, union: borrowing EventBuilder, share: Double) {
     logicalAccesses += union.logicalCount
     accesses += served.hits + served.misses
     hits += served.hits

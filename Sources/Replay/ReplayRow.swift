@@ -1,3 +1,4 @@
+package import Residency
 internal import Routing
 
 /// What a replay of one trace with one policy and one capacity came to.

@@ -1,4 +1,4 @@
-internal import Routing
+public import Routing
 
 /// Slots of one size.
 public struct SlotClass: Hashable, Sendable {
@@ -10,12 +10,16 @@ public struct SlotClass: Hashable, Sendable {
 
 /// How a number of bytes is divided into slots when experts differ in size.
 ///
-/// A file that mixes quantisations by layer has two or three expert sizes. Each size gets a class
-/// of slots in proportion to how many experts have it, so that no slot is larger than it need be;
-/// an expert may use a slot of its class or a larger one.
+/// A file that mixes quantisations by layer has two or three expert sizes. Each size gets a class of
+/// slots of its own, the same share of its experts in every class, so that no slot is larger than it
+/// need be; experts of one size never take the place of another's.
 public struct SlotPlan: Hashable, Sendable {
   /// Classes in ascending order of size.
   public let classes: [SlotClass]
+  /// The class of each layer's experts, [layers].
+  public let classOfLayer: [Int]
+  /// The bytes that were divided; what is less than a slot of them is left over.
+  public let capacity: Int
 
   /// The bytes of all slots.
   public var byteCount: Int { classes.reduce(0) { $0 + $1.byteCount * $1.slotCount } }
@@ -27,45 +31,62 @@ public struct SlotPlan: Hashable, Sendable {
   /// - Parameters:
   ///   - expertByteCounts: the slot size each layer's experts need, [layers]; equal within a layer.
   ///   - expertsPerLayer: experts of one layer.
-  ///   - topK: the experts a token uses of one layer: the fewest slots that can be of use.
+  ///   - topK: the experts a token uses of one layer: the fewest slots of a class that are of use.
   ///   - capacity: bytes to divide; nil makes one slot for every expert.
   /// - Returns: nil if `capacity` is below `minimumByteCount` of the same arguments.
   public init?(
     expertByteCounts: [Int], expertsPerLayer: Int, topK: Int, capacity: Int?
   ) {
-    var expertsOfSize: [Int: Int] = [:]
-    for size in expertByteCounts { expertsOfSize[size, default: 0] += expertsPerLayer }
-    let sizes = expertsOfSize.keys.sorted()
-    let total = sizes.reduce(0) { $0 + $1 * expertsOfSize[$1]! }
+    let sizes = Set(expertByteCounts).sorted()
+    let classOfLayer = expertByteCounts.map { sizes.firstIndex(of: $0)! }
+    let experts = sizes.indices.map { index in
+      classOfLayer.count { $0 == index } * expertsPerLayer
+    }
+    let total = zip(sizes, experts).reduce(0) { $0 + $1.0 * $1.1 }
+    self.classOfLayer = classOfLayer
     guard let capacity, capacity < total else {
-      classes = sizes.map { SlotClass(byteCount: $0, slotCount: expertsOfSize[$0]!) }
+      classes = zip(sizes, experts).map { SlotClass(byteCount: $0, slotCount: $1) }
+      self.capacity = total
       return
     }
-    guard let largest = sizes.last, capacity >= largest * topK else { return nil }
-    // The largest class alone must hold a layer's top-k; the rest is shared in proportion.
-    var counts = sizes.map { size in
-      Int(Double(capacity) * (Double(expertsOfSize[size]!) / Double(total)))
+    guard capacity >= Self.minimumByteCount(expertByteCounts: expertByteCounts, topK: topK) else {
+      return nil
     }
-    let last = sizes.count - 1
-    counts[last] = max(counts[last], topK)
-    var used = zip(sizes, counts).reduce(0) { $0 + $1.0 * $1.1 }
-    for index in sizes.indices.dropLast() where used > capacity {
-      let excess = (used - capacity + sizes[index] - 1) / sizes[index]
-      let removed = min(excess, counts[index])
-      counts[index] -= removed
-      used -= removed * sizes[index]
+    self.capacity = capacity
+    let share = Double(capacity) / Double(total)
+    var counts = experts.map { max(topK, Int(share * Double($0))) }
+    var left = capacity - zip(sizes, counts).reduce(0) { $0 + $1.0 * $1.1 }
+    // The least of each class may be more than its share; the largest classes give it back.
+    while left < 0 {
+      let index = counts.indices.filter { counts[$0] > topK }.max { counts[$0] < counts[$1] }!
+      counts[index] -= 1
+      left += sizes[index]
     }
     for index in sizes.indices.reversed() {
-      let added = min(
-        max(0, capacity - used) / sizes[index], expertsOfSize[sizes[index]]! - counts[index])
-      counts[index] += max(0, added)
-      used += max(0, added) * sizes[index]
+      let added = min(left / sizes[index], experts[index] - counts[index])
+      counts[index] += added
+      left -= added * sizes[index]
     }
     classes = zip(sizes, counts).map { SlotClass(byteCount: $0, slotCount: $1) }
   }
 
-  /// The fewest bytes that can be divided: one layer's top-k of the largest experts.
+  /// The fewest bytes that can be divided: one layer's top-k of each size of expert.
   public static func minimumByteCount(expertByteCounts: [Int], topK: Int) -> Int {
-    (expertByteCounts.max() ?? 0) * topK
+    Set(expertByteCounts).reduce(0, +) * topK
+  }
+
+  /// The bytes of as many experts of mean size as there are slots.
+  public func meanCapacity(of geometry: RoutingGeometry) -> Int {
+    geometry.totalByteCount / (geometry.layerCount * geometry.expertCount) * slotCount
+  }
+
+  /// The bytes of a wave, half a stream's window: enough reads to keep a disk busy.
+  private static let waveByteCount = 16 << 20
+
+  /// The slots that a stream of experts, such as a prompt needs, passes through: two waves of at least
+  /// four, but no more than an eighth of the slots where there are many.
+  public var streamWindow: Int {
+    let wanted = 2 * Self.waveByteCount / max(1, classes.last?.byteCount ?? 0)
+    return min(slotCount, max(8, min(wanted, slotCount / 8)))
   }
 }

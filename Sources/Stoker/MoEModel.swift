@@ -73,13 +73,14 @@ public final class MoEModel {
       threadCount: shape.threadCount, kernels: shape.kernels, ledger: ledger)
     let runtime = ExpertRuntime(
       layout: shape.layout, geometry: shape.geometry, topK: shape.description.expertsPerToken,
-      tokenCapacity: shape.tokenCapacity, plan: plan, slotMemory: slots,
+      tokenCapacity: shape.tokenCapacity, plan: plan, policy: options.policy, slotMemory: slots,
       scratch: try ledger.allocate("expert activations", byteCount: shape.expertScratchByteCount),
       files: shape.files, engine: engine, pool: pool, kernels: shape.kernels)
     transformer = MoETransformer(
       description: shape.description, weights: weights, cache: cache, runtime: runtime,
       buffers: buffers, pool: pool, kernels: shape.kernels)
-    configuration = RunConfiguration(shape, engine: engine, runtime: runtime, slots: slots)
+    configuration = RunConfiguration(
+      shape, engine: engine, runtime: runtime, slots: slots, policy: options.policy)
     for fallback in configuration.fallbacks { logger.warning("\(fallback)") }
     if runtime.holdsEveryExpert {
       let total = shape.layout.totalExpertByteCount

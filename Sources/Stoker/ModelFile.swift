@@ -2,6 +2,7 @@ internal import Checkpoints
 internal import DirectIO
 internal import ExpertRuntime
 public import Models
+internal import Residency
 internal import Tensors
 
 /// A checkpoint that has been opened and understood, but whose weights have not been read.
@@ -63,6 +64,11 @@ public final class ModelFile {
     let threads = options.threads ?? Machine.processorCount
     guard (1...256).contains(threads) else {
       throw StokerError.option(name: "--threads", found: "\(threads)", expected: "1 to 256")
+    }
+    guard options.policy.canRun else {
+      throw StokerError.option(
+        name: "--policy", found: options.policy.name,
+        expected: PolicyName.allCases.filter(\.canRun).map(\.name).joined(separator: ", "))
     }
     let kernels = Kernels(set: try KernelSet.selected())
     let files = try checkpointFiles.map { try DataFile(path: $0.path, direct: options.direct) }

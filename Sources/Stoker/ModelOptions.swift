@@ -1,5 +1,6 @@
 public import DirectIO
 public import Models
+public import Residency
 internal import Tensors
 
 /// How a model is to be run. Every default is chosen for the machine at hand.
@@ -16,6 +17,8 @@ public struct ModelOptions: Sendable {
   public var threads: Int?
   /// How keys and values are stored; nil: f32 where the attention weights are F32, else f16.
   public var keyValueType: KeyValueType?
+  /// Which expert goes when room is needed; one that `PolicyName.canRun`.
+  public var policy: PolicyName
   /// How experts are read.
   public var io: ReadEngineKind
   /// Whether reads pass by the page cache.
@@ -24,13 +27,15 @@ public struct ModelOptions: Sendable {
   /// The defaults.
   public init(
     memory: Int? = nil, processMemory: Int? = nil, context: Int? = nil, threads: Int? = nil,
-    keyValueType: KeyValueType? = nil, io: ReadEngineKind = .auto, direct: DirectPolicy = .auto
+    keyValueType: KeyValueType? = nil, policy: PolicyName = .nextUse, io: ReadEngineKind = .auto,
+    direct: DirectPolicy = .auto
   ) {
     self.memory = memory
     self.processMemory = processMemory
     self.context = context
     self.threads = threads
     self.keyValueType = keyValueType
+    self.policy = policy
     self.io = io
     self.direct = direct
   }

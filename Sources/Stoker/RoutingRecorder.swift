@@ -12,12 +12,12 @@ public final class RoutingRecorder {
   private var sequence: Int32
   private var failure: TraceError?
 
-  /// Records runs of `file` into the trace at `path`, which is gone on with if it exists.
+  /// Records runs of `model` into the trace at `path`, which is gone on with if it exists.
   ///
   /// - Parameter workload: what is processed, in words.
   /// - Throws: `TraceError`; `.mismatch` if the trace there is of another model.
-  public init(path: String, file: ModelFile, workload: String = "") throws(TraceError) {
-    writer = try TraceWriter(appendingTo: path, header: file.traceHeader(workload: workload))
+  public init(path: String, model: MoEModel, workload: String = "") throws(TraceError) {
+    writer = try TraceWriter(appendingTo: path, header: model.traceHeader(workload: workload))
     sequence = writer.lastSequence
   }
 
@@ -54,10 +54,11 @@ public final class RoutingRecorder {
   }
 }
 
-extension ModelFile {
+extension MoEModel {
   /// What a trace of this model says of itself.
   func traceHeader(workload: String) -> TraceHeader {
-    let fileName = path.split(separator: "/").last.map(String.init) ?? path
+    let (layout, description) = (file.layout, file.description)
+    let fileName = file.path.split(separator: "/").last.map(String.init) ?? file.path
     return TraceHeader(
       model: description.name.isEmpty ? fileName : description.name,
       geometry: RoutingGeometry(
@@ -66,6 +67,8 @@ extension ModelFile {
       elementTypes: layout.shapes.map {
         "\($0.gateType.name)/\($0.upType.name)/\($0.downType.name)"
       },
-      workload: workload, provenance: "recorded by stoker run from \(fileName)", hasWeights: true)
+      slotByteCounts: transformer.runtime.geometry.slotByteCounts, workload: workload,
+      provenance: "recorded by stoker run from \(fileName)",
+      hasWeights: true)
   }
 }

@@ -23,12 +23,20 @@ public struct RunConfiguration: Hashable, Sendable, Codable {
   /// Slots, and experts in all.
   public let slots: Int
   public let experts: Int
+  /// The bytes that are divided into slots: what 'stoker replay --memory' is to be given for the same
+  /// slots.
+  public let slotMemory: Int
+  /// Which expert goes when room is needed.
+  public let policy: String
   /// What had to be done without, and why, each once.
   public let fallbacks: [String]
 }
 
 extension RunConfiguration {
-  init(_ shape: RunShape, engine: any ReadEngine, runtime: ExpertRuntime, slots: Arena) {
+  init(
+    _ shape: RunShape, engine: any ReadEngine, runtime: ExpertRuntime, slots: Arena,
+    policy: PolicyName
+  ) {
     self.engine = engine.name
     direct = shape.files.allSatisfy(\.isDirect)
     registeredBuffers = engine.registeredBuffers
@@ -40,6 +48,8 @@ extension RunConfiguration {
     keyValueType = shape.keyValueType
     self.slots = runtime.slotPlan.slotCount
     experts = runtime.layerCount * runtime.expertCount
+    slotMemory = runtime.slotPlan.capacity
+    self.policy = policy.name
     fallbacks = runtime.fallbacks
   }
 }

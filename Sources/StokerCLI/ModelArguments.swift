@@ -1,4 +1,5 @@
 public import ArgumentParser
+public import Residency
 import Stoker
 
 /// A number of bytes as people write it: 4GiB, 1.5G, 512MiB, 300000.
@@ -22,6 +23,11 @@ struct ByteSize: ExpressibleByArgument {
     guard bytes < Double(1 << 60) else { return nil }
     byteCount = Int(bytes)
   }
+}
+
+extension PolicyName: ExpressibleByArgument {
+  public init?(argument: String) { self.init(name: argument) }
+  public var defaultValueDescription: String { name }
 }
 
 extension ReadEngineKind: ExpressibleByArgument {}
@@ -50,6 +56,14 @@ struct ModelArguments: ParsableArguments {
       valueName: "count"))
   var threads: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "Which expert goes when room is needed.",
+      discussion:
+        "One of \(PolicyName.allCases.filter(\.canRun).map(\.name).joined(separator: ", ")).",
+      valueName: "policy"))
+  var policy: PolicyName = .nextUse
+
   @Option(help: "How experts are read: auto takes io_uring where the kernel allows it.")
   var io: ReadEngineKind = .auto
 
@@ -63,7 +77,7 @@ struct ModelArguments: ParsableArguments {
   func options(context needed: Int? = nil) -> ModelOptions {
     ModelOptions(
       memory: memory?.byteCount, context: context ?? needed, threads: threads,
-      keyValueType: kvType, io: io, direct: direct)
+      keyValueType: kvType, policy: policy, io: io, direct: direct)
   }
 }
 

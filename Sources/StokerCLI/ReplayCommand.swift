@@ -1,5 +1,6 @@
 import ArgumentParser
 import Replay
+import Residency
 import Routing
 import Stoker
 
@@ -13,6 +14,10 @@ struct ReplayCommand: ParsableCommand {
       admitted, and only then is anything evicted. The gap is (m - m_MIN) / m over the misses, MIN \
       being the clairvoyant optimum with bypass; of it, the share that lies in admitting everything is \
       'admission'.
+
+      Where a trace was recorded by 'stoker run', the policies that 'run' has are replayed as it runs \
+      them: over slots, prompts passing through a window. A recorded run, replayed with its policy and \
+      the bytes of its slots ('run --stats' prints both), has the same hits and misses.
 
       Policies: \(PolicyName.allCases.map(\.name).joined(separator: ", ")). The last seven know the \
       future: MIN with so many tokens of it, with forced admission, and with bypass. static, hybrid and \
@@ -76,7 +81,7 @@ struct ReplayCommand: ParsableCommand {
     options.fitShare = fit?.share ?? (policy.policies.contains(where: \.isFitted) ? 0.5 : 0)
     var rows: [ReplayRow] = []
     for path in traces {
-      let comparison = Comparison(try arguments.open([path]), name: path, options: options)
+      let comparison = try Comparison(arguments.open([path]), name: path, options: options)
       var progress = ProgressLine(path)
       rows += comparison.rows { done in
         progress.draw(done: done, of: comparison.replayCount)

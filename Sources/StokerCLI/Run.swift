@@ -94,7 +94,7 @@ struct Run: ParsableCommand {
     let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
     let loaded = try loadModel(file, arguments.options(context: needed))
     if let record {
-      let recorder = try RoutingRecorder(path: record, file: file)
+      let recorder = try RoutingRecorder(path: record, model: loaded)
       noteTornEnd(of: record, byteCount: recorder.cutByteCount, "were cut off")
       loaded.recorder = recorder
     }

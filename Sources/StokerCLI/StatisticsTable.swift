@@ -36,7 +36,11 @@ struct StatisticsTable {
     for entry in s.memory { rows.append(("  \(entry.name)", formatBytes(entry.byteCount))) }
     let c = s.configuration
     rows += [
-      ("slots", "\(c.slots) for \(c.experts) experts\(c.hugePages ? ", huge pages" : "")"),
+      (
+        "slots",
+        "\(c.slots) for \(c.experts) experts, \(c.slotMemory) bytes\(c.hugePages ? ", huge pages" : "")"
+      ),
+      ("policy", c.policy),
       ("kernels", "\(c.kernels), \(c.threads) \(c.threads == 1 ? "thread" : "threads")"),
       (
         "read engine",

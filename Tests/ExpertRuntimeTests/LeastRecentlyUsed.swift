@@ -1,9 +1,8 @@
 import Residency
 import Routing
 
-/// The least-recently-used rule written plainly: what the runtime's counts are compared with.
-///
-/// It holds for calls that touch no more experts than fit: then no expert of the call is a victim.
+/// The least-recently-used rule written plainly, event by event: what the runtime's counts are compared
+/// with. Slots hold experts of their own size.
 struct LeastRecentlyUsed {
   private struct Slot {
     let byteCount: Int
@@ -23,28 +22,28 @@ struct LeastRecentlyUsed {
     }
   }
 
-  /// Uses an expert that needs a slot of `byteCount` bytes; returns whether it was there.
-  @discardableResult
-  mutating func use(_ expert: ExpertID, byteCount: Int) -> Bool {
-    clock += 1
-    if let index = slots.firstIndex(where: { $0.expert == expert }) {
-      slots[index].lastUse = clock
-      hits += 1
-      return true
+  /// Uses experts that need slots of `byteCount` bytes; returns how many were not there. What is there
+  /// when they are asked for stays there until they are done with.
+  mutating func use(_ experts: [ExpertID], byteCount: Int) -> Int {
+    var missed: [(expert: ExpertID, time: Int)] = []
+    for expert in experts {
+      clock += 1
+      if let index = slots.firstIndex(where: { $0.expert == expert }) {
+        slots[index].lastUse = clock
+        hits += 1
+      } else {
+        missed.append((expert, clock))
+      }
     }
-    misses += 1
-    let fitting = slots.indices.filter { slots[$0].byteCount >= byteCount }
-    let index: Int
-    if let free = fitting.filter({ slots[$0].expert == nil })
-      .min(by: { slots[$0].byteCount < slots[$1].byteCount })
-    {
-      index = free
-    } else {
-      index = fitting.min { slots[$0].lastUse < slots[$1].lastUse }!
-      evictions += 1
+    let fitting = slots.indices.filter { slots[$0].byteCount == byteCount }
+    for (expert, time) in missed {
+      let free = fitting.first { slots[$0].expert == nil }
+      let index = free ?? fitting.min { slots[$0].lastUse < slots[$1].lastUse }!
+      if free == nil { evictions += 1 }
+      slots[index].expert = expert
+      slots[index].lastUse = time
     }
-    slots[index].expert = expert
-    slots[index].lastUse = clock
-    return false
+    misses += missed.count
+    return missed.count
   }
 }

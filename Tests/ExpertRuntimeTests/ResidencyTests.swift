@@ -27,16 +27,14 @@ import Testing
       for layer in 0..<model.layerCount {
         _ = try bench.run(layer: layer, [token])
         let slotByteCount = layer % 2 == 0 ? 3 * 8192 : 3 * 4096
-        for expert in token.experts {
-          let id = ExpertID(layer: layer, expert: Int(expert))
-          if !oracle.use(id, byteCount: slotByteCount) {
-            byteCount += model.expertByteCount(layer: layer)
-          }
-        }
+        let ids = token.experts.map { ExpertID(layer: layer, expert: Int($0)) }
+        byteCount +=
+          oracle.use(ids, byteCount: slotByteCount) * model.expertByteCount(layer: layer)
         let statistics = bench.runtime.statistics
         #expect(statistics.decode.hits == oracle.hits)
         #expect(statistics.decode.misses == oracle.misses)
         #expect(statistics.evictions == oracle.evictions)
+        #expect(statistics.decode.missedByteCount == byteCount)
         #expect(statistics.decode.demandedByteCount == byteCount)
       }
     }

@@ -16,6 +16,7 @@ struct RuntimeSetup: Sendable, CustomStringConvertible {
   var direct = DirectPolicy.off
   var threads = 1
   var tokenCapacity = 12
+  var policy = PolicyName.lru
 
   var description: String {
     "\(slots.rawValue) slots, \(io.rawValue), direct \(direct.rawValue), \(threads) threads"
@@ -64,7 +65,8 @@ struct RuntimeBench {
       layout: layout, topK: model.topK, tokenCapacity: setup.tokenCapacity, kernels: kernels)
     runtime = ExpertRuntime(
       layout: layout, geometry: geometry, topK: model.topK, tokenCapacity: setup.tokenCapacity,
-      plan: plan, slotMemory: slots, scratch: try Arena(byteCount: scratch), files: files,
+      plan: plan, policy: setup.policy, slotMemory: slots, scratch: try Arena(byteCount: scratch),
+      files: files,
       engine: wrap(try makeReadEngine(kind: setup.io, files: files, arenas: [slots]), files[0]),
       pool: try WorkerPool(threadCount: setup.threads), kernels: kernels)
   }

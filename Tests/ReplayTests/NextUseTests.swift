@@ -13,7 +13,7 @@ import Testing
     var options = ReplayOptions()
     options.policies = policies
     options.capacities = shares.map { .share($0) }
-    return Comparison(try TraceImport.open(paths), name: paths[0], options: options)
+    return try Comparison(TraceImport.open(paths), name: paths[0], options: options)
       .rows { _ in true }
   }
 

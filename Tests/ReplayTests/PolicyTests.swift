@@ -41,7 +41,7 @@ import Testing
   ) {
     let replay = Replay(trace)
     var plain = Plain()
-    var union = EventUnion(header: trace.header)
+    var union = EventBuilder(geometry: trace.header.geometry, hasWeights: trace.header.hasWeights)
     for index in 0..<replay.schedule.groupCount {
       union.form(replay.schedule.group(index), of: trace)
       plain.serve(
@@ -78,7 +78,8 @@ import Testing
   }
 
   /// Whatever the policy, residents fit, hits are residents, and every miss is read.
-  @Test(arguments: PolicyName.allCases) func everyPolicyKeepsItsBounds(_ policy: PolicyName) {
+  @Test(arguments: PolicyName.allCases) func everyPolicyKeepsItsBounds(_ policy: PolicyName) throws
+  {
     for (seed, batch) in [(1, 1), (2, 3), (3, 8)] as [(UInt64, Int)] {
       let trace = randomTrace(
         layers: 4, experts: 16, topK: 2, tokens: 60, sequences: 5, hasWeights: seed != 2,
@@ -89,7 +90,7 @@ import Testing
       options.phase = .all
       options.capacities = [.bytes(0), .bytes(40), .share(0.25), .share(0.5), .share(1)]
       if policy.isFitted { options.fitShare = 0.5 }
-      let rows = Comparison(trace, name: "t", options: options).rows { _ in true }
+      let rows = try Comparison(trace, name: "t", options: options).rows { _ in true }
       #expect(rows.count == options.capacities.count)
       for row in rows {
         #expect(row.hits <= row.accesses && row.accesses <= row.logicalAccesses)
@@ -110,13 +111,13 @@ import Testing
     }
   }
 
-  @Test func layersOnTheirOwnAreReplaysOfTheirOwn() {
+  @Test func layersOnTheirOwnAreReplaysOfTheirOwn() throws {
     let trace = randomTrace(layers: 3, experts: 12, topK: 2, tokens: 200, seed: 4)
     var options = ReplayOptions()
     options.policies = [.lru, .nextUse, .s3FIFO, .arc, .sieve, .mrs]
     options.scope = .layer
     options.capacities = [.bytes(15)]
-    let together = Comparison(trace, name: "t", options: options).rows { _ in true }
+    let together = try Comparison(trace, name: "t", options: options).rows { _ in true }
     options.scope = .global
     options.capacities = [.bytes(5)]
     var misses = Array(repeating: 0, count: options.policies.count)
@@ -130,7 +131,7 @@ import Testing
         event.layer = 0
         single.append(event)
       }
-      let rows = Comparison(single, name: "t", options: options).rows { _ in true }
+      let rows = try Comparison(single, name: "t", options: options).rows { _ in true }
       for (index, row) in rows.enumerated() { misses[index] += row.accesses - row.hits }
     }
     // All but next-use, which learns from every layer together; its events come in the same order.
@@ -139,13 +140,13 @@ import Testing
     }
   }
 
-  @Test func fitIsNotCounted() {
+  @Test func fitIsNotCounted() throws {
     let trace = randomTrace(layers: 2, experts: 8, topK: 2, tokens: 100, seed: 5)
     var options = ReplayOptions()
     options.policies = [.static, .lru]
     options.capacities = [.share(0.5)]
     options.fitShare = 0.25
-    let rows = Comparison(trace, name: "t", options: options).rows { _ in true }
+    let rows = try Comparison(trace, name: "t", options: options).rows { _ in true }
     #expect(rows.map(\.accesses) == [300, 300])
     let replay = Replay(trace, fitShare: 0.25)
     #expect(replay.fittedUses().reduce(0, +) == 100)

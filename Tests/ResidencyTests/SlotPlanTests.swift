@@ -54,9 +54,10 @@ import Testing
         try #require(sizes == Set(model.expertByteCounts).sorted())
         try #require(plan.classes.allSatisfy { $0.slotCount >= 0 })
         try #require(plan.slotCount == plan.classes.reduce(0) { $0 + $1.slotCount })
-        for size in model.expertByteCounts {
-          let fitting = plan.classes.filter { $0.byteCount >= size }.reduce(0) { $0 + $1.slotCount }
-          try #require(fitting >= model.topK, "\(model), \(capacity) bytes: \(plan)")
+        for (layer, size) in model.expertByteCounts.enumerated() {
+          let slots = plan.classes[plan.classOfLayer[layer]]
+          try #require(slots.byteCount == size)
+          try #require(slots.slotCount >= model.topK, "\(model), \(capacity) bytes: \(plan)")
         }
       }
     }
@@ -95,7 +96,7 @@ import Testing
     for _ in 0..<200 {
       let model = Model(using: &generator)
       for capacity in [model.minimum - 1, 0, -1, Int.min] { #expect(model.plan(capacity) == nil) }
-      #expect(model.minimum == model.expertByteCounts.max()! * model.topK)
+      #expect(model.minimum == Set(model.expertByteCounts).reduce(0, +) * model.topK)
     }
   }
 

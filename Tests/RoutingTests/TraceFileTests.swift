@@ -28,7 +28,8 @@ final class ScratchFolder {
       model: "a \"model\"",
       geometry: RoutingGeometry(
         expertCount: experts, topK: topK, expertByteCounts: [100, 200, 100, 100]),
-      elementTypes: ["Q4_0", "Q4_K", "Q4_0", "Q4_0"], workload: "prose", provenance: "a test",
+      elementTypes: ["Q4_0", "Q4_K", "Q4_0", "Q4_0"],
+      slotByteCounts: [8192, 12288, 8192, 8192], workload: "prose", provenance: "a test",
       hasWeights: hasWeights)
   }
 
@@ -46,7 +47,7 @@ final class ScratchFolder {
       }
       if header.hasWeights {
         event.weights = event.experts.map { _ in
-          TraceCodec.weight(of: UInt16.random(in: 0...0xf7f, using: &generator))
+          TraceWeight.weight(of: UInt16.random(in: 0...0xf7f, using: &generator))
         }
       }
       return event
@@ -93,11 +94,11 @@ final class ScratchFolder {
 
   @Test func weightsComeBackWithinTheirPrecision() {
     for weight in stride(from: Float(0.0001), to: 1, by: 0.00037) {
-      let found = TraceCodec.weight(of: TraceCodec.code(of: weight))
+      let found = TraceWeight.weight(of: TraceWeight.code(of: weight))
       #expect(abs(found - weight) <= 0.005 * weight)
     }
-    #expect(TraceCodec.weight(of: TraceCodec.code(of: 0)) == 0)
-    #expect(TraceCodec.weight(of: TraceCodec.code(of: 65503)).isFinite)
+    #expect(TraceWeight.weight(of: TraceWeight.code(of: 0)) == 0)
+    #expect(TraceWeight.weight(of: TraceWeight.code(of: 65503)).isFinite)
   }
 
   /// Wherever a recording is cut off, what is whole is read, and the next recording goes on there.

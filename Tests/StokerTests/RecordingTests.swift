@@ -26,7 +26,7 @@ import Testing
     let model = try Self.model()
     let plain = try model.generate(Self.request)
     for _ in 0..<2 {
-      let recorder = try RoutingRecorder(path: path, file: model.file, workload: "a test")
+      let recorder = try RoutingRecorder(path: path, model: model, workload: "a test")
       model.recorder = recorder
       #expect(try model.generate(Self.request).tokens == plain.tokens)
       try recorder.finish()
@@ -70,8 +70,8 @@ import Testing
       hasWeights: true)
     try RoutingTrace(header: other).write(to: path)
     let before = try Data(contentsOf: URL(fileURLWithPath: path))
-    let file = try ModelFile(path: Fixtures.demo)
-    #expect(throws: TraceError.self) { try RoutingRecorder(path: path, file: file) }
+    let model = try Self.model()
+    #expect(throws: TraceError.self) { try RoutingRecorder(path: path, model: model) }
     #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == before)
   }
 }

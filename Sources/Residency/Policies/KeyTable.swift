@@ -46,7 +46,8 @@ struct KeyTable: Sendable {
   mutating func takeLargest(_ residents: borrowing ResidentTable) -> Int32? {
     var best = Self.absent
     var bestLayer = 0
-    for layer in largest.indices where layer != residents.layer {
+    for layer in largest.indices where layer != residents.layer && residents.makesRoom(layer: layer)
+    {
       if !isKnown[layer] { findLargest(of: layer) }
       if largest[layer] > best {
         best = largest[layer]

@@ -25,6 +25,9 @@ public struct NextUsePolicy: EvictionPolicy {
     public var discount: Float = 0.5
     /// The size of a step of learning, from 0 to 1.
     public var learningRate: Float = 0.05
+    /// The tokens that a prompt counts as, whatever its length: what follows it is mostly like it, but
+    /// it must not wipe out what decoding has taught.
+    public var promptWeight = 4
     /// Tokens that the averages of a layer begin with, each expert equally likely.
     public var priorTokens: Float = 8
 
@@ -59,6 +62,20 @@ public struct NextUsePolicy: EvictionPolicy {
   public mutating func observe(
     _ event: borrowing RoutingEvent, residents: borrowing ResidentTable
   ) {
+    learn(from: event, residents: residents, keepsAll: true)
+  }
+
+  /// What a prompt uses says what will be used after it, whether it could be kept or not.
+  public mutating func observeStream(
+    _ event: borrowing RoutingEvent, admitted: [Int32], residents: borrowing ResidentTable
+  ) {
+    learn(from: event, residents: residents, keepsAll: false)
+  }
+
+  /// - Parameter keepsAll: whether all of the event's experts become resident.
+  private mutating func learn(
+    from event: borrowing RoutingEvent, residents: borrowing ResidentTable, keepsAll: Bool
+  ) {
     let experts = residents.experts(ofLayer: event.layer)
     // A prompt is as many tokens one after the other; a batch of sequences is one step.
     let steps = event.isPrompt ? event.tokenCount : 1
@@ -66,8 +83,9 @@ public struct NextUsePolicy: EvictionPolicy {
       let count = steps > 1 ? Float(event.counts[place]) / Float(steps) : 1
       uses[Int(expert) - experts.lowerBound] = count
     }
-    tokens[event.layer] += Float(steps)
-    let shares = shares(steps: steps, tokens: tokens[event.layer])
+    let weight = min(steps, parameters.promptWeight)
+    tokens[event.layer] += Float(weight)
+    let shares = shares(steps: weight, tokens: tokens[event.layer])
     let discount = parameters.discount
     // Times are in passes.
     let nextTurn =
@@ -83,7 +101,7 @@ public struct NextUsePolicy: EvictionPolicy {
       let now = (weights * after).sum()
       correction += (used + discount * now - (weights * before).sum()) * before
       scale += before * before
-      if used > 0 || residents.contains(Int32(expert)) {
+      if (keepsAll && used > 0) || residents.contains(Int32(expert)) {
         let rate = max(1e-4, min(1, now * (1 - discount)))
         keys.setUnordered(nextTurn + Double((1 - rate) / rate), of: expert)
       }

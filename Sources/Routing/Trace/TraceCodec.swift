@@ -48,7 +48,8 @@ struct TraceCodec {
     var output = BitOutput()
     for expert in event.experts { output.append(UInt64(expert), bitCount: expertBits, to: &bytes) }
     for weight in event.weights {
-      output.append(UInt64(Self.code(of: weight)), bitCount: Self.weightBits, to: &bytes)
+      output.append(
+        UInt64(TraceWeight.code(of: weight)), bitCount: TraceWeight.bitCount, to: &bytes)
     }
     output.flush(to: &bytes)
     (sequence, step, layer) = (event.sequence, event.step, event.layer)
@@ -62,19 +63,6 @@ struct TraceCodec {
     }
     bytes.append(UInt8(rest))
   }
-
-  // MARK: - Weights
-
-  /// Gate weights are half-precision numbers without sign and without the lowest three bits of the
-  /// fraction, rounded to nearest: within 0.5 %.
-  static let weightBits = 12
-
-  static func code(of weight: Float) -> UInt16 {
-    let bits = Float16(min(max(0, weight), 65504)).bitPattern
-    return min(bits &+ 4, Float16.greatestFiniteMagnitude.bitPattern) >> 3
-  }
-
-  static func weight(of code: UInt16) -> Float { Float(Float16(bitPattern: code << 3)) }
 
   // MARK: - Reading
 
@@ -118,7 +106,7 @@ struct TraceCodec {
   private func readRouting(
     _ bytes: [UInt8], at position: inout Int, accesses: Int, into event: inout TraceEvent
   ) -> Bool {
-    let bitCount = accesses * (expertBits + (hasWeights ? Self.weightBits : 0))
+    let bitCount = accesses * (expertBits + (hasWeights ? TraceWeight.bitCount : 0))
     let end = position + (bitCount + 7) / 8
     guard end <= bytes.count else { return false }
     var buffer: UInt64 = 0
@@ -141,7 +129,7 @@ struct TraceCodec {
     }
     if hasWeights {
       for _ in 0..<accesses {
-        event.weights.append(Self.weight(of: UInt16(take(Self.weightBits))))
+        event.weights.append(TraceWeight.weight(of: UInt16(take(TraceWeight.bitCount))))
       }
     }
     return true

@@ -51,6 +51,7 @@ extension TraceFrame {
     var expertsPerToken: Int
     var expertBytes: [Int]
     var elementTypes: [String]
+    var slotBytes: [Int]?
     var workload: String
     var provenance: String
     var hasWeights: Bool
@@ -60,6 +61,7 @@ extension TraceFrame {
       case expertsPerToken = "experts_per_token"
       case expertBytes = "expert_bytes"
       case elementTypes = "element_types"
+      case slotBytes = "slot_bytes"
       case hasWeights = "has_weights"
     }
 
@@ -69,6 +71,7 @@ extension TraceFrame {
       expertsPerToken = header.geometry.topK
       expertBytes = header.geometry.expertByteCounts
       elementTypes = header.elementTypes
+      slotBytes = header.slotByteCounts.isEmpty ? nil : header.slotByteCounts
       workload = header.workload
       provenance = header.provenance
       hasWeights = header.hasWeights
@@ -80,12 +83,17 @@ extension TraceFrame {
         (1...RoutingGeometry.maximumLayerCount).contains(expertBytes.count),
         expertBytes.allSatisfy({ (1...RoutingGeometry.maximumExpertByteCount).contains($0) })
       else { return nil }
+      let slotBytes = slotBytes ?? []
+      guard slotBytes.isEmpty || slotBytes.count == expertBytes.count,
+        // A slot holds an expert, and what aligned reads bring besides.
+        zip(slotBytes, expertBytes).allSatisfy({ ($1...2 << 40).contains($0) })
+      else { return nil }
       return TraceHeader(
         model: model,
         geometry: RoutingGeometry(
           expertCount: experts, topK: expertsPerToken, expertByteCounts: expertBytes),
-        elementTypes: elementTypes, workload: workload, provenance: provenance,
-        hasWeights: hasWeights)
+        elementTypes: elementTypes, slotByteCounts: slotBytes, workload: workload,
+        provenance: provenance, hasWeights: hasWeights)
     }
   }
 }

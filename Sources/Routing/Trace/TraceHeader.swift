@@ -6,6 +6,9 @@ public struct TraceHeader: Hashable, Sendable {
   public var geometry: RoutingGeometry
   /// The element type of each layer's experts, [layers]; empty where unknown.
   public var elementTypes: [String]
+  /// The bytes of memory that the runtime which recorded the trace gives an expert of each layer, as
+  /// reads are aligned, [layers]; empty where unknown.
+  public var slotByteCounts: [Int]
   /// What was processed, in words.
   public var workload: String
   /// Where the trace comes from, in words.
@@ -15,12 +18,14 @@ public struct TraceHeader: Hashable, Sendable {
 
   /// Makes a header.
   public init(
-    model: String, geometry: RoutingGeometry, elementTypes: [String] = [], workload: String = "",
-    provenance: String = "", hasWeights: Bool
+    model: String, geometry: RoutingGeometry, elementTypes: [String] = [],
+    slotByteCounts: [Int] = [],
+    workload: String = "", provenance: String = "", hasWeights: Bool
   ) {
     self.model = model
     self.geometry = geometry
     self.elementTypes = elementTypes
+    self.slotByteCounts = slotByteCounts
     self.workload = workload
     self.provenance = provenance
     self.hasWeights = hasWeights

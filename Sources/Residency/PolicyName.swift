@@ -1,8 +1,7 @@
-package import Residency
-package import Routing
+public import Routing
 
 /// The policies that a replay compares, by the names users give them.
-package enum PolicyName: Hashable, Sendable, CaseIterable {
+public enum PolicyName: Hashable, Sendable, CaseIterable {
   case lru, lfu, decayedLFU, lfru, arc, s3FIFO, sieve, leastStale, mrs
   case `static`, hybrid, layerQuota
   case nextUse
@@ -10,16 +9,16 @@ package enum PolicyName: Hashable, Sendable, CaseIterable {
   /// MIN with forced admission that sees so many tokens.
   case minWindow(Int)
 
-  package static let windows = [1, 2, 4, 8, 16]
+  public static let windows = [1, 2, 4, 8, 16]
 
-  package static let allCases: [PolicyName] =
+  public static let allCases: [PolicyName] =
     [
       .lru, .lfu, .decayedLFU, .lfru, .arc, .s3FIFO, .sieve, .leastStale, .mrs, .static, .hybrid,
       .layerQuota, .nextUse,
     ] + windows.map { .minWindow($0) } + [.minForced, .min]
 
   /// What users call it.
-  package var name: String {
+  public var name: String {
     switch self {
     case .lru: "lru"
     case .lfu: "lfu"
@@ -40,13 +39,13 @@ package enum PolicyName: Hashable, Sendable, CaseIterable {
     }
   }
 
-  package init?(name: String) {
+  public init?(name: String) {
     guard let policy = Self.allCases.first(where: { $0.name == name }) else { return nil }
     self = policy
   }
 
   /// Whether it knows the future.
-  package var isOracle: Bool {
+  public var isOracle: Bool {
     switch self {
     case .min, .minForced, .minWindow: true
     default: false
@@ -54,12 +53,16 @@ package enum PolicyName: Hashable, Sendable, CaseIterable {
   }
 
   /// Whether it is fitted to a part of the trace that is not counted.
-  package var isFitted: Bool {
+  public var isFitted: Bool {
     switch self {
     case .static, .hybrid, .layerQuota: true
     default: false
     }
   }
+
+  /// Whether the runtime can be run with it: it knows no future, learns from what it sees, and keeps
+  /// what it has read.
+  public var canRun: Bool { !isOracle && !isFitted }
 
   /// Makes the policy, for one pool of residents.
   ///
@@ -68,8 +71,8 @@ package enum PolicyName: Hashable, Sendable, CaseIterable {
   ///   - capacity: bytes that residents may take.
   ///   - future: what oracles know; the others need none.
   ///   - uses: how often each expert was used where fitted policies learn; the others need none.
-  package func make(
-    geometry: RoutingGeometry, capacity: Int, future: FutureUses?, uses: [Int]
+  public func make(
+    geometry: RoutingGeometry, capacity: Int, future: FutureUses? = nil, uses: [Int] = []
   ) -> any EvictionPolicy {
     func min(_ mayBypass: Bool, _ window: Int? = nil) -> MINPolicy {
       guard let future else { preconditionFailure("an oracle without a future") }

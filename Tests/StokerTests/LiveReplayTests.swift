@@ -1,0 +1,52 @@
+import Foundation
+import Logging
+import Replay
+import Residency
+import Routing
+import Testing
+
+@testable import Stoker
+
+/// A run that is recorded and replayed hits, misses and reads the same.
+@Suite struct LiveReplayTests {
+  private static let requests = [
+    GenerationRequest(
+      prompt: (0..<90).map { Int32(($0 * 37) % 1500) }, maxTokens: 40,
+      sampling: SamplingParameters(temperature: 0), ignoresEnd: true),
+    GenerationRequest(
+      prompt: [7], maxTokens: 30, sampling: SamplingParameters(temperature: 0), ignoresEnd: true),
+    GenerationRequest(
+      prompt: [5, 9, 300, 17, 41], maxTokens: 20,
+      sampling: SamplingParameters(temperature: 0.8, seed: 3), ignoresEnd: true),
+  ]
+
+  @Test(arguments: [PolicyName.nextUse, .lru, .mrs, .s3FIFO], [0.0, 0.05, 0.3, 1])
+  func aReplayIsTheRun(_ policy: PolicyName, _ room: Double) throws {
+    let file = try ModelFile(path: Fixtures.demo)
+    var options = ModelOptions(processMemory: 0, context: 160, threads: 2, policy: policy)
+    let requirements = try file.requirements(options)
+    let least = requirements.minimumBudget
+    options.memory = least + Int(room * Double(requirements.fullBudget - least))
+    let model = try MoEModel(file, options: options, logger: Logger(label: "test"))
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString).path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    model.recorder = try RoutingRecorder(path: path, model: model)
+    for request in Self.requests { _ = try model.generate(request) }
+    try model.recorder?.finish()
+
+    let live = model.transformer.runtime.statistics
+    var replayed = ReplayOptions()
+    replayed.policies = [policy]
+    replayed.capacities = [.bytes(model.configuration.slotMemory)]
+    for (phase, accesses) in [(ReplayPhase.prefill, live.prefill), (.decode, live.decode)] {
+      replayed.phase = phase
+      let trace = try RoutingTrace(path: path)
+      let rows = try Comparison(trace, name: path, options: replayed).rows { _ in true }
+      let row = try #require(rows.first)
+      #expect(row.hits == accesses.hits && row.accesses == accesses.hits + accesses.misses)
+      #expect(row.bytesRead == accesses.missedByteCount)
+      #expect((accesses.misses > 0) == (room < 1))
+      #expect(accesses.hits > 0 || phase == .prefill || room == 0)
+    }
+  }
+}
