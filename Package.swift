@@ -44,6 +44,7 @@ let package = Package(
     target("Residency", ["Routing"]),
     // 2
     target("Checkpoints", ["Tensors"]),
+    target("Placement", []),
     // 3
     target("ExpertRuntime", ["Checkpoints", "DirectIO", "Residency", "Routing", "Tensors"]),
     target("Models", ["Checkpoints", "DirectIO", "ExpertRuntime", "Routing", "Tensors"]),
@@ -51,15 +52,15 @@ let package = Package(
     target(
       "Stoker",
       [
-        "Checkpoints", "DirectIO", "ExpertRuntime", "Models", "Residency", "Routing", "Tensors",
-        .product(name: "Logging", package: "swift-log"),
+        "Checkpoints", "DirectIO", "ExpertRuntime", "Models", "Placement", "Residency", "Routing",
+        "Tensors", .product(name: "Logging", package: "swift-log"),
       ]),
-    target("Replay", ["Residency", "Routing"]),
+    target("Replay", ["Placement", "Residency", "Routing"]),
     // 5
     .executableTarget(
       name: "StokerCLI",
       dependencies: [
-        "Replay", "Residency", "Routing", "Stoker",
+        "Placement", "Replay", "Residency", "Routing", "Stoker",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
@@ -94,7 +95,8 @@ let package = Package(
     tests("DirectIOTests", ["CLinux", "DirectIO"]),
     tests("RoutingTests", ["Routing"]),
     tests("ResidencyTests", ["Residency", "Routing"]),
-    tests("ReplayTests", ["Replay", "Residency", "Routing"]),
+    tests("PlacementTests", ["Placement"]),
+    tests("ReplayTests", ["Placement", "Replay", "Residency", "Routing"]),
     tests("CheckpointsTests", ["Checkpoints", "Tensors"], exclude: ["Fixtures"]),
     tests(
       "ExpertRuntimeTests",
@@ -104,7 +106,7 @@ let package = Package(
     tests(
       "StokerTests",
       [
-        "AllocationCounter", "Replay", "Residency", "Routing", "Stoker",
+        "AllocationCounter", "Placement", "Replay", "Residency", "Routing", "Stoker",
         .product(name: "Logging", package: "swift-log"),
       ]),
   ],

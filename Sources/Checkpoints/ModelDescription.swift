@@ -57,7 +57,7 @@ package struct ModelDescription: Sendable, Equatable {
   /// Routed experts of a layer.
   package let expertCount: Int
   /// Experts each token is routed to.
-  package let expertsPerToken: Int
+  package var expertsPerToken: Int
   /// Rows of an expert's gate and up projections.
   package let expertFeedForwardSize: Int
   /// Tokens of the longest context the model was made for.

@@ -44,6 +44,8 @@ extension ExpertRuntime {
   package func executeInput(
     layer: Int, routing: borrowing Routing, into output: UnsafeMutablePointer<Float>, phase: Phase
   ) throws(RuntimeError) {
+    let start = monotonicNanoseconds()
+    defer { statistics.executionNanoseconds += monotonicNanoseconds() - start }
     buffers.group(routing)
     prepare(layer: layer, routing: routing, phase: phase)
     var finished = 0

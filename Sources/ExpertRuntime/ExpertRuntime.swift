@@ -141,6 +141,11 @@ public final class ExpertRuntime {
   /// Whether there is a slot for every expert.
   public var holdsEveryExpert: Bool { slotPlan.slotCount == layerCount * expertCount }
 
+  /// Whether `expert` is resident.
+  package func isResident(_ expert: ExpertID) -> Bool {
+    residents.table.contains(Int32(expert.layer * expertCount + expert.expert))
+  }
+
   /// The memory of `slot`.
   func memory(ofSlot slot: Int) -> UnsafeMutableRawPointer { slotMemory.base + slotOffsets[slot] }
 

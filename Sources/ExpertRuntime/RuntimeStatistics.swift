@@ -23,6 +23,8 @@ public struct RuntimeStatistics: Hashable, Sendable, Codable {
   public var evictions = 0
   /// Bytes read ahead of any request, when every expert fits.
   public var preloadedByteCount = 0
+  /// Time spent on experts, from the router's decision to their weighted sum.
+  public var executionNanoseconds: UInt64 = 0
   /// Time the caller waited with nothing to compute until bytes arrived.
   public var diskWaitNanoseconds: UInt64 = 0
   /// Time with at least one read in flight.
@@ -53,6 +55,7 @@ extension RuntimeStatistics {
     result.decode.subtract(earlier.decode)
     result.evictions -= earlier.evictions
     result.preloadedByteCount -= earlier.preloadedByteCount
+    result.executionNanoseconds -= earlier.executionNanoseconds
     result.diskWaitNanoseconds -= earlier.diskWaitNanoseconds
     result.diskBusyNanoseconds -= earlier.diskBusyNanoseconds
     return result

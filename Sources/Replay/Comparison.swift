@@ -18,7 +18,8 @@ package struct Comparison {
   ) throws(ReplayError) {
     self.name = name
     self.options = options
-    replay = Replay(trace, batch: options.batch, fitShare: options.fitShare)
+    replay = Replay(
+      trace, batch: options.batch, fitShare: options.fitShare, hardware: options.hardware)
     // Oracles look ahead in one pool; each layer's own future would be another one.
     future = options.scope == .global ? replay.future() : nil
     uses = replay.fittedUses()
@@ -28,7 +29,7 @@ package struct Comparison {
 
   /// The capacities in bytes, in the order they were given.
   private var capacities: [Int] {
-    options.capacities.map { $0.byteCount(of: replay.geometry) }
+    options.capacities.map { $0.byteCount(of: replay.geometry.totalByteCount) }
   }
 
   /// The policies that are replayed: those asked for, and the two that the gap is stated with.
@@ -48,8 +49,11 @@ package struct Comparison {
     var done = 0
     for capacity in capacities {
       var counted: [PolicyName: ReplayCounts] = [:]
+      var times: [PolicyName: ReplayTimes] = [:]
       for policy in policies {
-        counted[policy] = count(policy, capacity: capacity)
+        let result = run(policy, capacity: capacity)
+        counted[policy] = counts(of: result)
+        times[policy] = result.times
         done += 1
         guard progress(done) else { return rows }
       }
@@ -60,6 +64,7 @@ package struct Comparison {
         if let min = counted[.min], let forced = counted[.minForced] {
           row.compare(min: min.misses, forced: forced.misses)
         }
+        if let times = times[policy] { row.add(times) }
         rows.append(row)
       }
     }
@@ -67,18 +72,15 @@ package struct Comparison {
   }
 
   /// The counts of the phase that is asked for.
-  private func count(_ policy: PolicyName, capacity: Int) -> ReplayCounts {
-    let (prefill, decode) = run(policy, capacity: capacity)
+  private func counts(of result: ReplayResult) -> ReplayCounts {
     switch options.phase {
-    case .prefill: return prefill
-    case .decode: return decode
-    case .all: return prefill + decode
+    case .prefill: result.prefill
+    case .decode: result.decode
+    case .all: result.prefill + result.decode
     }
   }
 
-  private func run(
-    _ policy: PolicyName, capacity: Int
-  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
+  private func run(_ policy: PolicyName, capacity: Int) -> ReplayResult {
     let geometry = replay.geometry
     if policy == .layerQuota {
       let quotas = LayerQuotas(replay, capacity: capacity).byteCounts

@@ -1,3 +1,4 @@
+package import Placement
 package import Residency
 package import Routing
 
@@ -20,18 +21,32 @@ package struct ReplayError: Error, CustomStringConvertible {
   }
 }
 
+/// What a replay came to.
+package struct ReplayResult: Sendable {
+  package var prefill = ReplayCounts()
+  package var decode = ReplayCounts()
+  /// Times of the decoded tokens, where a machine was given.
+  package var times: ReplayTimes?
+}
+
 /// A trace in the order in which it is replayed.
 package struct Replay: Sendable {
   package let trace: RoutingTrace
   package let schedule: EventSchedule
   /// The events that are not counted, from the beginning: those that fitted policies learn from.
   package let fitCount: Int
+  /// The machine on which decoding is timed, one sequence at a time; nil counts only.
+  package let hardware: HardwareProfile?
 
   /// - Parameters:
   ///   - batch: sequences that are decoded at a time.
   ///   - fitShare: the share of the events that are learned from and not counted.
-  package init(_ trace: RoutingTrace, batch: Int = 1, fitShare: Double = 0) {
+  package init(
+    _ trace: RoutingTrace, batch: Int = 1, fitShare: Double = 0, hardware: HardwareProfile? = nil
+  ) {
+    precondition(hardware == nil || batch == 1, "a batch has no times")
     self.trace = trace
+    self.hardware = hardware
     schedule = EventSchedule(trace, batch: batch)
     fitCount = Int(Double(schedule.groupCount) * fitShare)
   }
@@ -83,19 +98,17 @@ package struct Replay: Sendable {
   }
 
   /// Replays every event through residents of `capacity` bytes in one pool.
-  /// - Returns: the counts of each phase.
   package func run(
     capacity: Int, policy: any EvictionPolicy
-  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
+  ) -> ReplayResult {
     var set = ResidentSet(geometry: geometry, capacity: capacity, policy: policy)
     return run(capacity: capacity) { event, missed in set.serve(event, missed: &missed) }
   }
 
   /// Replays every event through the slots of `plan`, as the runtime does.
-  /// - Returns: the counts of each phase.
   package func run(
     plan: SlotPlan, policy: any EvictionPolicy
-  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
+  ) -> ReplayResult {
     var set = ResidentSet(geometry: geometry, plan: plan, policy: policy)
     // The runtime reads everything beforehand where everything fits.
     if plan.slotCount == geometry.layerCount * geometry.expertCount { set.fill() }
@@ -105,11 +118,10 @@ package struct Replay: Sendable {
   /// Replays every event through a pool of `capacities[layer]` bytes for each layer.
   ///
   /// - Parameter makePolicy: makes a layer's policy, for the layer's geometry alone.
-  /// - Returns: the counts of each phase.
   package func run(
     capacities: [Int],
     makePolicy: (_ geometry: RoutingGeometry, _ capacity: Int) -> any EvictionPolicy
-  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
+  ) -> ReplayResult {
     var sets = capacities.enumerated().map { layer, capacity in
       let single = geometry.single(layer: layer)
       return ResidentSet(
@@ -130,8 +142,11 @@ package struct Replay: Sendable {
 
   private func run(
     capacity: Int, serve: (_ event: borrowing RoutingEvent, inout [Int32]) -> ServedEvent
-  ) -> (prefill: ReplayCounts, decode: ReplayCounts) {
-    var counts = (prefill: ReplayCounts(), decode: ReplayCounts())
+  ) -> ReplayResult {
+    var result = ReplayResult()
+    if let hardware {
+      result.times = ReplayTimes(hardware, expertByteCounts: geometry.expertByteCounts)
+    }
     var union = eventBuilder()
     var missed: [Int32] = []
     for index in 0..<schedule.groupCount {
@@ -141,11 +156,12 @@ package struct Replay: Sendable {
       let byteCount = union.event.experts.count * geometry.expertByteCounts[union.event.layer]
       let share = Double(byteCount) / Double(max(1, capacity))
       if union.event.isPrompt {
-        counts.prefill.add(served, union: union, share: share)
+        result.prefill.add(served, union: union, share: share)
       } else {
-        counts.decode.add(served, union: union, share: share)
+        result.decode.add(served, union: union, share: share)
+        result.times?.add(served, layer: union.event.layer, pass: union.event.pass)
       }
     }
-    return counts
+    return result
   }
 }

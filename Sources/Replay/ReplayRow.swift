@@ -1,3 +1,4 @@
+package import Placement
 package import Residency
 internal import Routing
 
@@ -29,6 +30,11 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
   /// The shares of that gap that lie in admitting every expert and in choosing victims.
   package var admissionShareOfGap: Double?
   package var victimShareOfGap: Double?
+  /// Simulated times of decoding; nil without a hardware profile.
+  package var times: TokenTimes?
+  /// The share of that time in which the processor waited for the disk, and in which the disk read.
+  package var stallShare: Double?
+  package var readShare: Double?
 
   init(
     trace: String, policy: PolicyName, options: ReplayOptions, capacity: Int, header: TraceHeader,
@@ -54,6 +60,14 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
     meanUnionOverCapacity = counts.events == 0 ? 0 : counts.unionShareSum / Double(counts.events)
     oversizedShare =
       counts.events == 0 ? 0 : Double(counts.oversizedEvents) / Double(counts.events)
+  }
+
+  mutating func add(_ times: ReplayTimes) {
+    self.times = TokenTimes(times.tokenSeconds)
+    let total = times.tokenSeconds.reduce(0, +)
+    guard total > 0 else { return }
+    stallShare = times.stallSeconds / total
+    readShare = times.readSeconds / total
   }
 
   /// States the gap to the misses of MIN, with bypass and with forced admission.
@@ -82,6 +96,8 @@ package struct ReplayOptions: Sendable {
   /// The share of the events, from the beginning, that fitted policies learn from. Those events run
   /// through the residents like the others but are not counted, for no policy.
   package var fitShare = 0.0
+  /// The machine on which decoding is timed; with it `batch` is 1.
+  package var hardware: HardwareProfile?
 
   package init() {}
 }
@@ -92,10 +108,11 @@ package enum ReplayCapacity: Hashable, Sendable {
   /// A share of the bytes of all experts.
   case share(Double)
 
-  func byteCount(of geometry: RoutingGeometry) -> Int {
+  /// The bytes, all experts being `total`.
+  package func byteCount(of total: Int) -> Int {
     switch self {
     case .bytes(let count): count
-    case .share(let share): Int((Double(geometry.totalByteCount) * share).rounded())
+    case .share(let share): Int((Double(total) * share).rounded())
     }
   }
 }

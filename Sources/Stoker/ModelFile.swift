@@ -18,12 +18,23 @@ public final class ModelFile {
 
   /// Opens the checkpoint at `path`: any file of it, where it is split.
   ///
+  /// - Parameter expertsPerToken: experts that each token is to be routed to; nil: as many as the
+  ///   checkpoint says. Another number gives another output.
   /// - Throws: an error that names the file and the key or tensor that is not as expected, and what
-  ///   was expected.
-  public init(path: String) throws {
+  ///   was expected; `StokerError.option` for a number of experts the model does not have.
+  public init(path: String, expertsPerToken: Int? = nil) throws {
     self.path = path
     let opened = try Checkpoint.open(path)
-    description = try ModelDescription(opened)
+    var description = try ModelDescription(opened)
+    if let expertsPerToken {
+      guard (1...description.expertCount).contains(expertsPerToken) else {
+        throw StokerError.option(
+          name: "the number of experts per token", found: "\(expertsPerToken)",
+          expected: "1 to \(description.expertCount)")
+      }
+      description.expertsPerToken = expertsPerToken
+    }
+    self.description = description
     layout = try ExpertLayout(opened, model: description)
     try opened.validateTensors(description)
     tokenizer = try Tokenizer(TokenizerVocabulary(opened))

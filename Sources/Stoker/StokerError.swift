@@ -8,6 +8,8 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
   case contextExceeded(needed: Int, context: Int, maximum: Int)
   /// An option's value makes no sense.
   case option(name: String, found: String, expected: String)
+  /// A trace is not of a model of this shape, or cannot be run on it.
+  case trace(reason: String)
   /// Too few tokens to score.
   case tooShort(tokens: Int, needed: Int)
 
@@ -22,6 +24,8 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
         + (context < maximum ? " or raise --context (the model's is \(maximum))" : "")
     case .option(let name, let found, let expected):
       "\(name) is \(found), expected \(expected)"
+    case .trace(let reason):
+      "the trace cannot be replayed on this model: \(reason)"
     case .tooShort(let tokens, let needed):
       "the text has \(tokens) tokens; scoring needs at least \(needed)"
     }

@@ -34,6 +34,31 @@ extension ReadEngineKind: ExpressibleByArgument {}
 extension DirectPolicy: ExpressibleByArgument {}
 extension KeyValueType: ExpressibleByArgument {}
 
+/// How a model is run, its memory apart.
+struct RunningArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Threads that compute.",
+      discussion: "Default: the processors this process may use, by affinity and quota.",
+      valueName: "count"))
+  var threads: Int?
+
+  @Option(help: "How experts are read: auto takes io_uring where the kernel allows it.")
+  var io: ReadEngineKind = .auto
+
+  @Option(help: "Whether reads pass by the page cache (O_DIRECT).")
+  var direct: DirectPolicy = .auto
+
+  @Option(help: "How keys and values are stored. Default: f32 for F32 models, else f16.")
+  var kvType: KeyValueType?
+
+  /// The options for a model.
+  func options(context: Int?) -> ModelOptions {
+    ModelOptions(
+      context: context, threads: threads, keyValueType: kvType, io: io, direct: direct)
+  }
+}
+
 /// Options of every command that runs a model.
 struct ModelArguments: ParsableArguments {
   @Option(
@@ -51,33 +76,20 @@ struct ModelArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Threads that compute.",
-      discussion: "Default: the processors this process may use, by affinity and quota.",
-      valueName: "count"))
-  var threads: Int?
-
-  @Option(
-    help: ArgumentHelp(
       "Which expert goes when room is needed.",
       discussion:
         "One of \(PolicyName.allCases.filter(\.canRun).map(\.name).joined(separator: ", ")).",
       valueName: "policy"))
   var policy: PolicyName = .nextUse
 
-  @Option(help: "How experts are read: auto takes io_uring where the kernel allows it.")
-  var io: ReadEngineKind = .auto
-
-  @Option(help: "Whether reads pass by the page cache (O_DIRECT).")
-  var direct: DirectPolicy = .auto
-
-  @Option(help: "How keys and values are stored. Default: f32 for F32 models, else f16.")
-  var kvType: KeyValueType?
+  @OptionGroup var running: RunningArguments
 
   /// The options for a model; `context` is used where none was given.
   func options(context needed: Int? = nil) -> ModelOptions {
-    ModelOptions(
-      memory: memory?.byteCount, context: context ?? needed, threads: threads,
-      keyValueType: kvType, policy: policy, io: io, direct: direct)
+    var options = running.options(context: context ?? needed)
+    options.memory = memory?.byteCount
+    options.policy = policy
+    return options
   }
 }
 

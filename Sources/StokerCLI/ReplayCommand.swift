@@ -29,8 +29,12 @@ struct ReplayCommand: ParsableCommand {
   @Argument(help: "Traces in any format that 'stoker trace' reads; ESFT's as a folder.")
   var traces: [String]
 
-  @Option(help: ArgumentHelp("The policies.", valueName: "a,b,c"))
-  var policy: PolicyList = PolicyList(policies: [.lru, .lfu, .lfru, .arc, .nextUse, .min])
+  @Option(
+    help: ArgumentHelp(
+      "The policies.",
+      discussion: "Default: lru,lfu,lfru,arc,next-use,min; with --live next-use.",
+      valueName: "a,b,c"))
+  var policy: PolicyList?
 
   @Option(
     help: ArgumentHelp(
@@ -52,6 +56,31 @@ struct ReplayCommand: ParsableCommand {
       discussion: "Default: 50% where one of them is asked for, else 0%.", valueName: "share"))
   var fit: Percentage?
 
+  @Option(
+    help: ArgumentHelp(
+      "Time decoding on this machine: a JSON file as --save-hardware writes it.",
+      discussion: "What a token takes follows from a simulation of the disk's queue and the "
+        + "processor, layer by layer.", valueName: "file"))
+  var hardware: HardwareFile?
+
+  @Option(
+    help: ArgumentHelp(
+      "Run this model with the trace's routing and compare what is simulated with what is measured.",
+      discussion: "Its layers, experts and slots are the ones replayed; each token is routed to as "
+        + "many experts as in the trace. Without --hardware the machine is measured before each run.",
+      valueName: "model.gguf"))
+  var live: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Times that --live measures and runs everything; medians are printed.", valueName: "count"))
+  var repeats: Int = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "Write the hardware profile that --live has measured.", valueName: "file"))
+  var saveHardware: String?
+
   @Flag(help: "Print a JSON array of rows.")
   var json = false
 
@@ -59,26 +88,52 @@ struct ReplayCommand: ParsableCommand {
   var csv: String?
 
   @OptionGroup var arguments: TraceInputArguments
+  @OptionGroup var running: RunningArguments
+
+  private var policies: [PolicyName] {
+    policy?.policies
+      ?? (live == nil ? [.lru, .lfu, .lfru, .arc, .nextUse, .min] : [.nextUse])
+  }
 
   func validate() throws {
+    guard (1...99).contains(repeats) else { throw ValidationError("--repeats must be 1 to 99.") }
     guard (1...4096).contains(batch) else { throw ValidationError("--batch must be 1 to 4096.") }
-    guard scope == .global || !policy.policies.contains(where: \.isOracle) else {
+    guard batch == 1 || hardware == nil else {
+      throw ValidationError("--hardware times one sequence at a time: it needs --batch 1.")
+    }
+    if live != nil {
+      guard batch == 1, scope == .global, phase == .decode, csv == nil, fit == nil else {
+        throw ValidationError(
+          "--live decodes one sequence over one pool: --batch, --scope, --phase, --fit and --csv do "
+            + "not go with it.")
+      }
+      guard policies.allSatisfy(\.canRun) else {
+        throw ValidationError(
+          "--live runs \(PolicyName.allCases.filter(\.canRun).map(\.name).joined(separator: ", "))."
+        )
+      }
+    } else if saveHardware != nil {
+      throw ValidationError("--save-hardware needs --live, which measures.")
+    }
+    guard scope == .global || !policies.contains(where: \.isOracle) else {
       throw ValidationError("Oracles know the future of one pool: they need --scope global.")
     }
-    if let fit, fit.share == 0, policy.policies.contains(where: \.isFitted) {
+    if let fit, fit.share == 0, policies.contains(where: \.isFitted) {
       throw ValidationError("static, hybrid and layer-quota need a --fit above 0%.")
     }
   }
 
   func run() throws {
     Interrupt.listen()
+    if let live { return try compareLive(live) }
     var options = ReplayOptions()
-    options.policies = policy.policies
+    options.policies = policies
+    options.hardware = try hardware?.read()
     options.capacities = memory.capacities
     options.scope = scope
     options.batch = batch
     options.phase = phase
-    options.fitShare = fit?.share ?? (policy.policies.contains(where: \.isFitted) ? 0.5 : 0)
+    options.fitShare = fit?.share ?? (policies.contains(where: \.isFitted) ? 0.5 : 0)
     var rows: [ReplayRow] = []
     for path in traces {
       let comparison = try Comparison(arguments.open([path]), name: path, options: options)
@@ -94,12 +149,23 @@ struct ReplayCommand: ParsableCommand {
     try json ? Terminal.printJSON(rows) : Terminal.print(table(rows))
   }
 
+  private func compareLive(_ model: String) throws {
+    let comparison = LiveComparison(
+      modelPath: model, arguments: running, policies: policies, capacities: memory.capacities,
+      hardware: try hardware?.read(), repeats: repeats)
+    var rows: [LiveComparison.Row] = []
+    for path in traces { rows += try comparison.rows(arguments.open([path]), name: path) }
+    if let saveHardware, let profile = rows.last?.hardware { try profile.write(to: saveHardware) }
+    try json ? Terminal.printJSON(rows) : Terminal.print(LiveComparison.table(rows))
+  }
+
   private func table(_ rows: [ReplayRow]) -> String {
     var head = [
       "memory", "of experts", "policy", "hit rate", "read per token", "gap to MIN", "admission",
     ]
     if traces.count > 1 { head.insert("trace", at: 0) }
     if batch > 1 { head.append("union/memory") }
+    if hardware != nil { head += ["tokens/s", "TPOT p50", "p95", "p99", "stall"] }
     return formatTable(
       head,
       rows.map { row in
@@ -110,6 +176,15 @@ struct ReplayCommand: ParsableCommand {
           row.admissionShareOfGap.map { percent($0) } ?? "-",
         ]
         if traces.count > 1 { cells.insert(row.trace, at: 0) }
+        if let times = row.times {
+          cells += [
+            formatFixed(times.tokensPerSecond, digits: 2), milliseconds(times.tpotP50Seconds),
+            milliseconds(times.tpotP95Seconds), milliseconds(times.tpotP99Seconds),
+            percent(row.stallShare ?? 0),
+          ]
+        } else if hardware != nil {
+          cells += Array(repeating: "-", count: 5)
+        }
         if batch > 1 { cells.append(formatFixed(row.meanUnionOverCapacity, digits: 2)) }
         return cells
       })

@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import Placement
 import Replay
 import Residency
 import Routing
@@ -19,6 +20,26 @@ import Testing
       prompt: [5, 9, 300, 17, 41], maxTokens: 20,
       sampling: SamplingParameters(temperature: 0.8, seed: 3), ignoresEnd: true),
   ]
+
+  @Test func theMachineIsMeasuredThroughTheRuntime() throws {
+    let file = try ModelFile(path: Fixtures.demo)
+    var options = ModelOptions(processMemory: 0, context: 160, threads: 2)
+    let requirements = try file.requirements(options)
+    options.memory = requirements.minimumBudget + requirements.allSlots / 3
+    let model = try MoEModel(file, options: options, logger: Logger(label: "test"))
+    let profile = try model.measureProfile(options)
+    #expect(profile.fault == nil)
+    // No memory gives more than this, no disk less.
+    #expect(profile.computeBytesPerSecond < 1e12 && profile.readBytesPerSecond > 1e4)
+    // What replays a trace is not disturbed by what was forced here.
+    #expect(throws: StokerError.self) {
+      try model.replay(
+        RoutingTrace(
+          header: TraceHeader(
+            model: "", geometry: RoutingGeometry(expertCount: 2, topK: 1, expertByteCounts: [1]),
+            hasWeights: false)))
+    }
+  }
 
   @Test(arguments: [PolicyName.nextUse, .lru, .mrs, .s3FIFO], [0.0, 0.05, 0.3, 1])
   func aReplayIsTheRun(_ policy: PolicyName, _ room: Double) throws {
@@ -48,5 +69,14 @@ import Testing
       #expect((accesses.misses > 0) == (room < 1))
       #expect(accesses.hits > 0 || phase == .prefill || room == 0)
     }
+    // The same again, by the trace instead of the router.
+    let again = try MoEModel(file, options: options, logger: Logger(label: "test"))
+    let trace = try RoutingTrace(path: path)
+    let forced = try again.replay(trace)
+    #expect(forced.hits == live.decode.hits)
+    #expect(forced.accesses == live.decode.hits + live.decode.misses)
+    #expect(forced.missedByteCount == live.decode.missedByteCount)
+    #expect(forced.tokenSeconds.count == 40 - 1 + 30 - 1 + 20 - 1)
+    #expect(forced.tokenSeconds.allSatisfy { $0 > 0 } && forced.stallSeconds >= 0)
   }
 }

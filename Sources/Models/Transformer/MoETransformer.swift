@@ -31,6 +31,8 @@ package final class MoETransformer {
   package let description: ModelDescription
   package let cache: KeyValueCache
   package let runtime: ExpertRuntime
+  /// Changes the routing of every layer before its experts are executed, as a live replay does.
+  package var forceRouting: ((_ layer: Int, _ routing: inout Routing) -> Void)?
   /// Told of the routing of every layer before its experts are executed.
   package var onRouting:
     ((_ layer: Int, _ position: Int, _ phase: Phase, _ routing: borrowing Routing) -> Void)?
@@ -174,6 +176,7 @@ package final class MoETransformer {
       routing.appendTopK(
         of: UnsafeBufferPointer(scores), normalized: description.normalizeTopK)
     }
+    forceRouting?(index, &routing)
     onRouting?(index, position, phase, routing)
     try runtime.executeInput(
       layer: index, routing: routing, into: buffers.branch, phase: phase)

@@ -36,6 +36,18 @@ public struct RoutingTrace: Sendable {
     header.workload = workload
   }
 
+  /// Says how large the experts are, and the slots of the runtime that is to hold them.
+  /// - Parameters:
+  ///   - expertByteCounts: bytes of an expert, [layers], as many as the trace has.
+  ///   - slotByteCounts: bytes of its slot, [layers], or none where unknown.
+  public mutating func setSizes(expertByteCounts: [Int], slotByteCounts: [Int]) {
+    let geometry = header.geometry
+    precondition(expertByteCounts.count == geometry.layerCount, "sizes of other layers")
+    header.geometry = RoutingGeometry(
+      expertCount: geometry.expertCount, topK: geometry.topK, expertByteCounts: expertByteCounts)
+    header.slotByteCounts = slotByteCounts
+  }
+
   /// The number of events.
   public var eventCount: Int { records.count }
 

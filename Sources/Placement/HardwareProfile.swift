@@ -1,0 +1,57 @@
+/// What a machine takes for the parts of a decoded token, for one model: what simulated time is made
+/// of.
+///
+/// As JSON it has the names of its properties in snake case, and is read by people too.
+public struct HardwareProfile: Hashable, Sendable, Codable {
+  /// The version of this form.
+  public static let currentVersion = 1
+
+  public var version = Self.currentVersion
+  /// The machine, the drive and the model, in words.
+  public var name: String
+  /// Bytes per second of many reads of experts at a time.
+  public var readBytesPerSecond: Double
+  /// Seconds that a lone expert's reads take beyond its bytes at that rate.
+  public var readLatencySeconds: Double
+  /// Bytes of experts that all threads multiply per second, with one token.
+  public var computeBytesPerSecond: Double
+  /// Seconds of a layer beside the products of its experts: attention, norms, router, bookkeeping.
+  public var layerSeconds: Double
+  /// Seconds of a token beside its layers: embedding, output head.
+  public var tokenSeconds: Double
+
+  /// Makes a profile.
+  public init(
+    name: String, readBytesPerSecond: Double, readLatencySeconds: Double,
+    computeBytesPerSecond: Double, layerSeconds: Double, tokenSeconds: Double
+  ) {
+    self.name = name
+    self.readBytesPerSecond = readBytesPerSecond
+    self.readLatencySeconds = readLatencySeconds
+    self.computeBytesPerSecond = computeBytesPerSecond
+    self.layerSeconds = layerSeconds
+    self.tokenSeconds = tokenSeconds
+  }
+
+  /// What is not possible in the profile, in words; nil if all is.
+  public var fault: String? {
+    guard version == Self.currentVersion else {
+      return "version \(version), expected \(Self.currentVersion)"
+    }
+    let rates = [
+      ("read_bytes_per_second", readBytesPerSecond),
+      ("compute_bytes_per_second", computeBytesPerSecond),
+    ]
+    for (key, rate) in rates where !(rate > 0 && rate.isFinite) {
+      return "\(key) is \(rate), expected a number above 0"
+    }
+    let times = [
+      ("read_latency_seconds", readLatencySeconds), ("layer_seconds", layerSeconds),
+      ("token_seconds", tokenSeconds),
+    ]
+    for (key, seconds) in times where !(seconds >= 0 && seconds.isFinite) {
+      return "\(key) is \(seconds), expected a number from 0 on"
+    }
+    return nil
+  }
+}

@@ -1,0 +1,74 @@
+/// What a layer's experts take in time.
+public struct LayerTime: Hashable, Sendable {
+  /// From the router's decision to the last expert's output.
+  public var seconds = 0.0
+  /// Of these, those in which nothing could be computed until bytes arrived.
+  public var stallSeconds = 0.0
+  /// Those in which reads were under way.
+  public var readSeconds = 0.0
+}
+
+/// The time of one token's experts at one layer, by a discrete-event simulation of the disk's queue and
+/// of the processor, which do what `ExpertRuntime` makes them do.
+///
+/// All reads are queued at once; the disk serves them in order, an expert's gate, up and down matrix one
+/// after the other: the n-th byte arrives at latency + n / bandwidth. The processor goes over gate, up
+/// and down in turn and multiplies at once all experts that are ready for each, residents from the
+/// start and the others as their matrices land, at its rate in bytes; with nothing to multiply it waits
+/// for the next matrix.
+public struct LayerTimeline: Sendable {
+  private let profile: HardwareProfile
+  private var done: [Int] = []
+
+  /// - Parameter profile: without `fault`.
+  public init(_ profile: HardwareProfile) {
+    precondition(profile.fault == nil, "an impossible profile")
+    self.profile = profile
+  }
+
+  /// - Parameters:
+  ///   - hits: experts that are resident.
+  ///   - misses: experts that are read.
+  ///   - byteCount: bytes of an expert.
+  public mutating func run(hits: Int, misses: Int, byteCount: Int) -> LayerTime {
+    let matrix = Double(byteCount) / 3
+    let readTime = matrix / profile.readBytesPerSecond
+    let computeTime = matrix / profile.computeBytesPerSecond
+    var time = LayerTime()
+    if misses > 0 {
+      time.readSeconds = profile.readLatencySeconds + Double(3 * misses) * readTime
+    }
+    /// Matrices that have been multiplied, by expert: the residents, then the others as they are read.
+    done.removeAll(keepingCapacity: true)
+    done.append(contentsOf: repeatElement(0, count: hits + misses))
+    func arrival(_ expert: Int, _ matrix: Int) -> Double {
+      expert < hits
+        ? 0
+        : profile.readLatencySeconds + Double(3 * (expert - hits) + matrix + 1) * readTime
+    }
+    var remaining = 3 * (hits + misses)
+    while remaining > 0 {
+      var progressed = false
+      for matrix in 0..<3 {
+        var count = 0
+        for expert in done.indices
+        where done[expert] == matrix && arrival(expert, matrix) <= time.seconds {
+          done[expert] += 1
+          count += 1
+        }
+        guard count > 0 else { continue }
+        progressed = true
+        remaining -= count
+        time.seconds += Double(count) * computeTime
+      }
+      if progressed { continue }
+      var next = Double.infinity
+      for expert in done.indices where done[expert] < 3 {
+        next = min(next, arrival(expert, done[expert]))
+      }
+      time.stallSeconds += next - time.seconds
+      time.seconds = next
+    }
+    return time
+  }
+}

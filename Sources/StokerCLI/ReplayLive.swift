@@ -1,0 +1,137 @@
+import ArgumentParser
+import Placement
+import Replay
+import Residency
+import Routing
+import Stoker
+
+/// The live half of `stoker replay`: a trace's routing through a real model, and the simulation of the
+/// same beside it.
+struct LiveComparison {
+  let modelPath: String
+  let arguments: RunningArguments
+  let policies: [PolicyName]
+  let capacities: [ReplayCapacity]
+  let hardware: HardwareProfile?
+  /// Runs of each cell; the one whose measured speed is the median is reported.
+  let repeats: Int
+
+  /// What one run came to, measured and simulated.
+  struct Row: Encodable {
+    let trace: String
+    let policy: String
+    let capacityBytes: Int
+    let capacityShare: Double
+    let measured: TokenTimes
+    var simulated: TokenTimes
+    /// Simulated over measured tokens per second, less 1.
+    var error: Double
+    /// Measured and simulated tokens per second of every run.
+    var runs: [[Double]] = []
+    let measuredHitRate: Double
+    let simulatedHitRate: Double
+    let measuredStallShare: Double
+    let simulatedStallShare: Double
+    let bytesPerToken: Double
+    /// What the bytes would take if nothing but reading them took time.
+    let readBoundTokensPerSecond: Double?
+    let hardware: HardwareProfile
+  }
+
+  /// Replays `trace`, which users call `name`, at each capacity with each policy.
+  func rows(_ trace: RoutingTrace, name: String) throws -> [Row] {
+    let file = try ModelFile(
+      path: modelPath, expertsPerToken: trace.header.geometry.topK)
+    try file.validateShape(of: trace)
+    let steps = (0..<trace.eventCount).lazy.map { Int(trace.step(of: $0)) + 1 }.max() ?? 1
+    let options = arguments.options(context: min(steps, file.contextLength, 4096))
+    let requirements = try file.requirements(options)
+    var rows: [Row] = []
+    for capacity in capacities {
+      let byteCount = capacity.byteCount(of: requirements.allSlots)
+      let room = requirements.fullBudget - requirements.allSlots + byteCount
+      for policy in policies {
+        var options = options
+        options.memory = room
+        options.policy = policy
+        var runs: [Row] = []
+        for _ in 0..<repeats {
+          runs.append(try row(trace, name: name, file: file, options: options))
+        }
+        rows.append(Self.median(runs))
+      }
+    }
+    return rows
+  }
+
+  /// The run of median speed, its simulated speed and error being the medians too.
+  private static func median(_ runs: [Row]) -> Row {
+    var row = runs.sorted { $0.measured.tokensPerSecond < $1.measured.tokensPerSecond }[
+      runs.count / 2]
+    row.simulated =
+      runs.map(\.simulated).sorted { $0.tokensPerSecond < $1.tokensPerSecond }[runs.count / 2]
+    row.error = row.simulated.tokensPerSecond / row.measured.tokensPerSecond - 1
+    row.runs = runs.map { [$0.measured.tokensPerSecond, $0.simulated.tokensPerSecond] }
+    return row
+  }
+
+  private func row(
+    _ trace: RoutingTrace, name: String, file: ModelFile, options: ModelOptions
+  ) throws -> Row {
+    // What measuring makes resident, the replay must not find.
+    let profile = try hardware ?? loadModel(file, options).measureProfile(options)
+    let model = try loadModel(file, options)
+    var sized = trace
+    let sizes = model.expertSizes
+    sized.setSizes(
+      expertByteCounts: sizes.expertByteCounts, slotByteCounts: sizes.slotByteCounts)
+    var progress = ProgressLine("\(name), live")
+    let live = try model.replay(
+      sized, isCancelled: { Interrupt.isRequested },
+      progress: { progress.draw(done: $0, of: $1) })
+    progress.clear()
+    if Interrupt.isRequested { throw ExitCode(130) }
+
+    var simulation = ReplayOptions()
+    simulation.policies = [options.policy]
+    simulation.capacities = [.bytes(model.configuration.slotMemory)]
+    simulation.hardware = profile
+    let simulated = try Comparison(sized, name: name, options: simulation).rows { _ in true }[0]
+    guard let measured = TokenTimes(live.tokenSeconds), let times = simulated.times else {
+      throw InputError(path: name, reason: "the trace has no decoded token to time")
+    }
+    let bytesPerToken = Double(live.missedByteCount) / Double(live.tokenSeconds.count)
+    return Row(
+      trace: name, policy: options.policy.name, capacityBytes: simulated.capacityBytes,
+      capacityShare: simulated.capacityShare, measured: measured, simulated: times,
+      error: times.tokensPerSecond / measured.tokensPerSecond - 1,
+      measuredHitRate: Double(live.hits) / Double(max(1, live.accesses)),
+      simulatedHitRate: simulated.hitRate,
+      measuredStallShare: live.stallSeconds / live.tokenSeconds.reduce(0, +),
+      simulatedStallShare: simulated.stallShare ?? 0, bytesPerToken: bytesPerToken,
+      readBoundTokensPerSecond: bytesPerToken > 0
+        ? profile.readBytesPerSecond / bytesPerToken : nil,
+      hardware: profile)
+  }
+
+  /// The rows for people.
+  static func table(_ rows: [Row]) -> String {
+    let head = [
+      "memory", "policy", "hits", "tokens/s", "simulated", "error", "p50", "simulated", "p95",
+      "simulated", "stall", "simulated", "read bound",
+    ]
+    return formatTable(
+      head,
+      rows.map { row in
+        [
+          formatBytes(row.capacityBytes), row.policy, percent(row.measuredHitRate),
+          formatFixed(row.measured.tokensPerSecond, digits: 2),
+          formatFixed(row.simulated.tokensPerSecond, digits: 2), percent(row.error),
+          milliseconds(row.measured.tpotP50Seconds), milliseconds(row.simulated.tpotP50Seconds),
+          milliseconds(row.measured.tpotP95Seconds), milliseconds(row.simulated.tpotP95Seconds),
+          percent(row.measuredStallShare), percent(row.simulatedStallShare),
+          row.readBoundTokensPerSecond.map { formatFixed($0, digits: 2) } ?? "-",
+        ]
+      })
+  }
+}

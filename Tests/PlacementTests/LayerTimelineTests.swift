@@ -1,0 +1,60 @@
+import Placement
+import Testing
+
+@Suite struct LayerTimelineTests {
+  /// 1,000 bytes a second from the disk after 2 s, 3,000 multiplied.
+  static let profile = HardwareProfile(
+    name: "slow", readBytesPerSecond: 1000, readLatencySeconds: 2, computeBytesPerSecond: 3000,
+    layerSeconds: 0, tokenSeconds: 0)
+
+  @Test func residentsTakeTheirBytes() {
+    var timeline = LayerTimeline(Self.profile)
+    let time = timeline.run(hits: 4, misses: 0, byteCount: 3000)
+    #expect(abs(time.seconds - 4) < 1e-9)
+    #expect(time.stallSeconds == 0 && time.readSeconds == 0)
+  }
+
+  @Test func aLoneMissWaitsForEachMatrix() {
+    var timeline = LayerTimeline(Self.profile)
+    let time = timeline.run(hits: 0, misses: 1, byteCount: 3000)
+    // Matrices land at 3, 4 and 5 s; the last is multiplied in a third of a second.
+    #expect(abs(time.seconds - (5 + 1.0 / 3)) < 1e-9)
+    #expect(abs(time.stallSeconds - (5 + 1.0 / 3 - 1)) < 1e-9)
+    #expect(abs(time.readSeconds - 5) < 1e-9)
+  }
+
+  @Test func residentsHideReads() {
+    var timeline = LayerTimeline(Self.profile)
+    // Six seconds of residents; the miss is there after five.
+    let time = timeline.run(hits: 6, misses: 1, byteCount: 3000)
+    #expect(abs(time.seconds - 7) < 1e-9)
+    #expect(time.stallSeconds < 1e-9)
+  }
+
+  @Test func moreMissesTakeNoLessAndBoundsHold() {
+    var timeline = LayerTimeline(Self.profile)
+    var last = 0.0
+    for misses in 0...8 {
+      let time = timeline.run(hits: 8 - misses, misses: misses, byteCount: 700)
+      let compute = 8 * 700.0 / 3000
+      #expect(time.seconds >= last - 1e-9)
+      #expect(time.seconds >= max(compute, time.readSeconds) - 1e-9)
+      #expect(time.seconds <= compute + time.readSeconds + 1e-9)
+      #expect(abs(time.seconds - time.stallSeconds - compute) < 1e-9)
+      last = time.seconds
+    }
+  }
+
+  @Test func impossibleProfilesAreNamed() {
+    var profile = Self.profile
+    #expect(profile.fault == nil)
+    profile.readBytesPerSecond = 0
+    #expect(profile.fault?.contains("read_bytes_per_second") == true)
+    profile = Self.profile
+    profile.layerSeconds = .nan
+    #expect(profile.fault?.contains("layer_seconds") == true)
+    profile = Self.profile
+    profile.version = 2
+    #expect(profile.fault?.contains("version 2") == true)
+  }
+}
