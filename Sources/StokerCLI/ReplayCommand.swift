@@ -1,4 +1,5 @@
 import ArgumentParser
+import Placement
 import Replay
 import Residency
 import Routing
@@ -38,8 +39,10 @@ struct ReplayCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Memory for experts: sizes, or shares of all experts.", valueName: "1GiB,25%"))
-  var memory: CapacityList = CapacityList(capacities: [0.125, 0.25, 0.375, 0.5].map { .share($0) })
+      "Memory for experts: sizes, or shares of all experts.",
+      discussion: "Default: 12.5%,25%,37.5%,50%; with --html more, for the curves.",
+      valueName: "1GiB,25%"))
+  var memory: CapacityList?
 
   @Option(help: "One pool of memory over all layers (global), or an equal share each (layer).")
   var scope: ReplayScope = .global
@@ -87,8 +90,22 @@ struct ReplayCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Write the rows as comma-separated values too.", valueName: "file"))
   var csv: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Write a page of curves, a heat map and a histogram too, complete in itself.",
+      valueName: "file"))
+  var html: String?
+
   @OptionGroup var arguments: TraceInputArguments
   @OptionGroup var running: RunningArguments
+
+  private var capacities: [ReplayCapacity] {
+    if let memory { return memory.capacities }
+    return
+      (html == nil
+      ? [0.125, 0.25, 0.375, 0.5] : [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.375, 0.5, 0.625, 0.75])
+      .map { .share($0) }
+  }
 
   private var policies: [PolicyName] {
     policy?.policies
@@ -102,10 +119,11 @@ struct ReplayCommand: ParsableCommand {
       throw ValidationError("--hardware times one sequence at a time: it needs --batch 1.")
     }
     if live != nil {
-      guard batch == 1, scope == .global, phase == .decode, csv == nil, fit == nil else {
+      guard batch == 1, scope == .global, phase == .decode, csv == nil, html == nil, fit == nil
+      else {
         throw ValidationError(
-          "--live decodes one sequence over one pool: --batch, --scope, --phase, --fit and --csv do "
-            + "not go with it.")
+          "--live decodes one sequence over one pool: --batch, --scope, --phase, --fit, --csv and "
+            + "--html do not go with it.")
       }
       guard policies.allSatisfy(\.canRun) else {
         throw ValidationError(
@@ -129,29 +147,34 @@ struct ReplayCommand: ParsableCommand {
     var options = ReplayOptions()
     options.policies = policies
     options.hardware = try hardware?.read()
-    options.capacities = memory.capacities
+    options.capacities = capacities
     options.scope = scope
     options.batch = batch
     options.phase = phase
     options.fitShare = fit?.share ?? (policies.contains(where: \.isFitted) ? 0.5 : 0)
     var rows: [ReplayRow] = []
+    var page = ReplayPage()
     for path in traces {
-      let comparison = try Comparison(arguments.open([path]), name: path, options: options)
+      let trace = try arguments.open([path])
+      let comparison = try Comparison(trace, name: path, options: options)
       var progress = ProgressLine(path)
-      rows += comparison.rows { done in
+      let found = comparison.rows { done in
         progress.draw(done: done, of: comparison.replayCount)
         return !Interrupt.isRequested
       }
       progress.clear()
       if Interrupt.isRequested { throw ExitCode(130) }
+      if html != nil { page.append(found, of: trace, name: path, machine: options.hardware?.name) }
+      rows += found
     }
     if let csv { try writeCSV(rows, to: csv) }
+    if let html { try writeFile(page.html, to: html) }
     try json ? Terminal.printJSON(rows) : Terminal.print(table(rows))
   }
 
   private func compareLive(_ model: String) throws {
     let comparison = LiveComparison(
-      modelPath: model, arguments: running, policies: policies, capacities: memory.capacities,
+      modelPath: model, arguments: running, policies: policies, capacities: capacities,
       hardware: try hardware?.read(), repeats: repeats)
     var rows: [LiveComparison.Row] = []
     for path in traces { rows += try comparison.rows(arguments.open([path]), name: path) }

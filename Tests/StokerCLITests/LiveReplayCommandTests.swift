@@ -43,8 +43,13 @@ import Testing
       #expect(p50 > 0 && p99 >= p50)
       #expect((row["stall_share"] as? Double).map { (0...1).contains($0) } == true)
     }
-    let table = try StokerProcess.run(["replay", slice, "--hardware", profile])
+    let page = scratch.path(of: "page.html")
+    let table = try StokerProcess.run([
+      "replay", slice, "--hardware", profile, "--html", page,
+    ])
     #expect(table.output.contains("TPOT p50"))
+    let html = try String(contentsOfFile: page, encoding: .utf8)
+    #expect(html.hasPrefix("<!DOCTYPE html>") && html.contains("Predicted tokens per second"))
   }
 
   @Test func whatIsNoProfileIsRefusedByName() throws {
