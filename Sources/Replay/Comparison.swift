@@ -19,11 +19,12 @@ package struct Comparison {
     self.name = name
     self.options = options
     replay = Replay(
-      trace, batch: options.batch, fitShare: options.fitShare, hardware: options.hardware)
+      trace, batch: options.batch, fitShare: options.fitShare,
+      layerShare: options.layerShare, hardware: options.hardware)
     // Oracles look ahead in one pool; each layer's own future would be another one.
     future = options.scope == .global ? replay.future() : nil
     uses = replay.fittedUses()
-    guard options.scope == .global else { return }
+    guard options.scope == .global, replay.sample == nil else { return }
     for capacity in capacities { plans[capacity] = try replay.slotPlan(capacity: capacity) }
   }
 
@@ -51,7 +52,8 @@ package struct Comparison {
       var counted: [PolicyName: ReplayCounts] = [:]
       var times: [PolicyName: ReplayTimes] = [:]
       for policy in policies {
-        let result = run(policy, capacity: capacity)
+        let share = replay.sample?.byteShare ?? 1
+        let result = run(policy, capacity: Int((Double(capacity) * share).rounded()))
         counted[policy] = counts(of: result)
         times[policy] = result.times
         done += 1
@@ -60,7 +62,7 @@ package struct Comparison {
       for policy in options.policies {
         var row = ReplayRow(
           trace: name, policy: policy, options: options, capacity: capacity,
-          header: replay.trace.header, counts: counted[policy]!)
+          header: replay.trace.header, counts: counted[policy]!, sample: replay.sample)
         if let min = counted[.min], let forced = counted[.minForced] {
           row.compare(min: min.misses, forced: forced.misses)
         }

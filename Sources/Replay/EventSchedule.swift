@@ -16,13 +16,22 @@ package struct EventSchedule: Sendable {
     events[(index > 0 ? Int(groupEnds[index - 1]) : 0)..<Int(groupEnds[index])]
   }
 
-  /// - Parameter batch: sequences at a time, at least 1.
-  package init(_ trace: RoutingTrace, batch: Int = 1) {
+  /// - Parameters:
+  ///   - batch: sequences at a time, at least 1.
+  ///   - layers: whether each layer is replayed, [layers]; nil replays all.
+  package init(_ trace: RoutingTrace, batch: Int = 1, layers: [Bool]? = nil) {
     precondition(batch > 0, "an empty batch")
+    group(trace, batch: batch)
+    guard let layers else { return }
+    let groups = (0..<groupCount).map { Array(group($0)) }
+    (events, groupEnds) = ([], [])
+    for group in groups where layers[trace.layer(of: Int(group[0]))] { append(group) }
+  }
+
+  private mutating func group(_ trace: RoutingTrace, batch: Int) {
     if batch == 1 {
       events = Array(0..<Int32(trace.eventCount))
-      groupEnds = Array(1...Int32(max(1, trace.eventCount)))
-      if trace.eventCount == 0 { groupEnds = [] }
+      groupEnds = trace.eventCount == 0 ? [] : Array(1...Int32(trace.eventCount))
       return
     }
     var waiting = Self.sequences(of: trace)[...]

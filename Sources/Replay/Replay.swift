@@ -35,6 +35,8 @@ package struct Replay: Sendable {
   package let schedule: EventSchedule
   /// The events that are not counted, from the beginning: those that fitted policies learn from.
   package let fitCount: Int
+  /// The layers that are replayed and stand for all; nil replays all.
+  let sample: LayerSample?
   /// The machine on which decoding is timed, one sequence at a time; nil counts only.
   package let hardware: HardwareProfile?
 
@@ -42,12 +44,14 @@ package struct Replay: Sendable {
   ///   - batch: sequences that are decoded at a time.
   ///   - fitShare: the share of the events that are learned from and not counted.
   package init(
-    _ trace: RoutingTrace, batch: Int = 1, fitShare: Double = 0, hardware: HardwareProfile? = nil
+    _ trace: RoutingTrace, batch: Int = 1, fitShare: Double = 0, layerShare: Double? = nil,
+    hardware: HardwareProfile? = nil
   ) {
     precondition(hardware == nil || batch == 1, "a batch has no times")
     self.trace = trace
+    sample = layerShare.map { LayerSample(geometry: trace.header.geometry, share: $0) }
     self.hardware = hardware
-    schedule = EventSchedule(trace, batch: batch)
+    schedule = EventSchedule(trace, batch: batch, layers: sample?.isChosen)
     fitCount = Int(Double(schedule.groupCount) * fitShare)
   }
 

@@ -11,6 +11,9 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
   package var batch: Int
   package var phase: String
   package var capacityBytes: Int
+  /// The layers that were replayed and stand for all; nil where all were. Accesses and hits are
+  /// theirs, bytes are scaled up.
+  package var sampledLayers: Int?
   /// The capacity over the bytes of all experts.
   package var capacityShare: Double
   /// Needed experts, once per event, and those of them that were resident.
@@ -38,7 +41,7 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
 
   init(
     trace: String, policy: PolicyName, options: ReplayOptions, capacity: Int, header: TraceHeader,
-    counts: ReplayCounts
+    counts: ReplayCounts, sample: LayerSample?
   ) {
     self.trace = trace
     self.policy = policy.name
@@ -54,9 +57,12 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
     logicalHitRate =
       counts.logicalAccesses == 0
       ? 0 : 1 - Double(counts.misses) / Double(counts.logicalAccesses)
-    bytesRead = counts.byteCount
-    let tokens = Double(counts.tokenLayers) / Double(header.geometry.layerCount)
-    bytesPerToken = tokens == 0 ? 0 : Double(counts.byteCount) / tokens
+    sampledLayers = sample?.layerCount
+    let byteCount = Double(counts.byteCount) / (sample?.byteShare ?? 1)
+    bytesRead = Int(byteCount)
+    let layers = sample?.layerCount ?? header.geometry.layerCount
+    let tokens = Double(counts.tokenLayers) / Double(layers)
+    bytesPerToken = tokens == 0 ? 0 : byteCount / tokens
     meanUnionOverCapacity = counts.events == 0 ? 0 : counts.unionShareSum / Double(counts.events)
     oversizedShare =
       counts.events == 0 ? 0 : Double(counts.oversizedEvents) / Double(counts.events)
@@ -96,6 +102,8 @@ package struct ReplayOptions: Sendable {
   /// The share of the events, from the beginning, that fitted policies learn from. Those events run
   /// through the residents like the others but are not counted, for no policy.
   package var fitShare = 0.0
+  /// The share of the layers that are replayed and stand for all; nil replays all.
+  package var layerShare: Double?
   /// The machine on which decoding is timed; with it `batch` is 1.
   package var hardware: HardwareProfile?
 

@@ -61,6 +61,12 @@ struct ReplayCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Replay only so many of the layers, in so much of the memory: quicker, not exact.",
+      valueName: "share"))
+  var sample: Percentage?
+
+  @Option(
+    help: ArgumentHelp(
       "Time decoding on this machine: a JSON file as --save-hardware writes it.",
       discussion: "What a token takes follows from a simulation of the disk's queue and the "
         + "processor, layer by layer.", valueName: "file"))
@@ -115,6 +121,11 @@ struct ReplayCommand: ParsableCommand {
   func validate() throws {
     guard (1...99).contains(repeats) else { throw ValidationError("--repeats must be 1 to 99.") }
     guard (1...4096).contains(batch) else { throw ValidationError("--batch must be 1 to 4096.") }
+    guard sample == nil || (hardware == nil && live == nil && sample!.share > 0) else {
+      throw ValidationError(
+        "--sample must be above 0%, and goes with neither --hardware nor --live: times need all layers."
+      )
+    }
     guard batch == 1 || hardware == nil else {
       throw ValidationError("--hardware times one sequence at a time: it needs --batch 1.")
     }
@@ -147,6 +158,7 @@ struct ReplayCommand: ParsableCommand {
     var options = ReplayOptions()
     options.policies = policies
     options.hardware = try hardware?.read()
+    options.layerShare = sample?.share
     options.capacities = capacities
     options.scope = scope
     options.batch = batch
