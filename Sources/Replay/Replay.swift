@@ -75,8 +75,11 @@ package struct Replay: Sendable {
     return plan
   }
 
-  func eventBuilder() -> EventBuilder {
-    EventBuilder(geometry: geometry, hasWeights: trace.header.hasWeights)
+  /// - Parameter showsScores: whether policies see router scores, where the trace has them.
+  func eventBuilder(showsScores: Bool = false) -> EventBuilder {
+    EventBuilder(
+      geometry: geometry, hasWeights: trace.header.hasWeights,
+      hasScores: showsScores && trace.header.hasScores)
   }
 
   /// The future that oracles know.
@@ -116,7 +119,10 @@ package struct Replay: Sendable {
     var set = ResidentSet(geometry: geometry, plan: plan, policy: policy)
     // The runtime reads everything beforehand where everything fits.
     if plan.slotCount == geometry.layerCount * geometry.expertCount { set.fill() }
-    return run(capacity: plan.byteCount) { event, missed in set.serve(event, missed: &missed) }
+    // It shows its policies no scores.
+    return run(capacity: plan.byteCount, showsScores: false) { event, missed in
+      set.serve(event, missed: &missed)
+    }
   }
 
   /// Replays every event through a pool of `capacities[layer]` bytes for each layer.
@@ -145,13 +151,14 @@ package struct Replay: Sendable {
   }
 
   private func run(
-    capacity: Int, serve: (_ event: borrowing RoutingEvent, inout [Int32]) -> ServedEvent
+    capacity: Int, showsScores: Bool = true,
+    serve: (_ event: borrowing RoutingEvent, inout [Int32]) -> ServedEvent
   ) -> ReplayResult {
     var result = ReplayResult()
     if let hardware {
       result.times = ReplayTimes(hardware, expertByteCounts: geometry.expertByteCounts)
     }
-    var union = eventBuilder()
+    var union = eventBuilder(showsScores: showsScores)
     var missed: [Int32] = []
     for index in 0..<schedule.groupCount {
       union.form(schedule.group(index), of: trace)

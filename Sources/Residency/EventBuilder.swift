@@ -7,6 +7,7 @@ package import Routing
 package struct EventBuilder: Sendable {
   private let geometry: RoutingGeometry
   private let hasWeights: Bool
+  private let hasScores: Bool
   /// Where each of the layer's experts is in the event being made, from 1, or 0.
   private var places: [Int32]
   private var lastLayer = -1
@@ -15,10 +16,13 @@ package struct EventBuilder: Sendable {
   /// Routed experts, each token's counted.
   package private(set) var logicalCount = 0
 
-  /// - Parameter hasWeights: whether gate weights are known.
-  package init(geometry: RoutingGeometry, hasWeights: Bool) {
+  /// - Parameters:
+  ///   - hasWeights: whether gate weights are known.
+  ///   - hasScores: whether the traces that events are made of have router scores, to be seen.
+  package init(geometry: RoutingGeometry, hasWeights: Bool, hasScores: Bool = false) {
     self.geometry = geometry
     self.hasWeights = hasWeights
+    self.hasScores = hasScores
     places = Array(repeating: 0, count: geometry.expertCount)
     event.experts.reserveCapacity(geometry.expertCount)
     event.weights.reserveCapacity(geometry.expertCount)
@@ -96,10 +100,23 @@ extension EventBuilder {
     finish()
   }
 
+  private mutating func addScores(
+    of group: ArraySlice<Int32>, in trace: borrowing RoutingTrace
+  ) {
+    event.scores.removeAll(keepingCapacity: true)
+    event.scores.append(contentsOf: repeatElement(0, count: geometry.expertCount))
+    for index in group {
+      for (place, code) in trace.scores(of: Int(index)).enumerated() {
+        event.scores[place % geometry.expertCount] += TraceScore.probability(of: code)
+      }
+    }
+  }
+
   /// Makes the event of the events `group` of `trace`, which go through their layer together.
   package mutating func form(_ group: ArraySlice<Int32>, of trace: borrowing RoutingTrace) {
     let first = Int(group.first!)
     begin(layer: trace.layer(of: first), phase: trace.phase(of: first))
+    if hasScores { addScores(of: group, in: trace) }
     if group.count == 1, trace.accessCount(of: first) == geometry.topK {
       return finish(token: first, of: trace)
     }

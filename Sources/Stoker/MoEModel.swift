@@ -25,8 +25,9 @@ public final class MoEModel {
         transformer.onRouting = nil
         return
       }
-      transformer.onRouting = { layer, position, phase, routing in
-        recorder.record(layer: layer, position: position, phase: phase, routing: routing)
+      transformer.onRouting = { layer, position, phase, routing, score in
+        recorder.record(
+          layer: layer, position: position, phase: phase, routing: routing, score: score)
       }
     }
   }

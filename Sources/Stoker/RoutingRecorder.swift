@@ -11,13 +11,23 @@ public final class RoutingRecorder {
   private var event = TraceEvent()
   private var sequence: Int32
   private var failure: TraceError?
+  private let expertCount: Int
+  private let hasScores: Bool
 
   /// Records runs of `model` into the trace at `path`, which is gone on with if it exists.
   ///
-  /// - Parameter workload: what is processed, in words.
+  /// - Parameters:
+  ///   - workload: what is processed, in words.
+  ///   - scores: whether the router's scores of all experts are recorded too, a byte each.
   /// - Throws: `TraceError`; `.mismatch` if the trace there is of another model.
-  public init(path: String, model: MoEModel, workload: String = "") throws(TraceError) {
-    writer = try TraceWriter(appendingTo: path, header: model.traceHeader(workload: workload))
+  public init(
+    path: String, model: MoEModel, workload: String = "", scores: Bool = false
+  ) throws(TraceError) {
+    var header = model.traceHeader(workload: workload)
+    header.hasScores = scores
+    hasScores = scores
+    expertCount = header.geometry.expertCount
+    writer = try TraceWriter(appendingTo: path, header: header)
     sequence = writer.lastSequence
   }
 
@@ -30,7 +40,10 @@ public final class RoutingRecorder {
 
   /// Takes note of the routing of tokens from `position` on. An error is kept for `finish`, so that it
   /// ends the recording and not the run.
-  func record(layer: Int, position: Int, phase: Phase, routing: borrowing Routing) {
+  func record(
+    layer: Int, position: Int, phase: Phase, routing: borrowing Routing,
+    score: (_ token: Int, _ expert: Int) -> Float
+  ) {
     guard failure == nil else { return }
     event.removeAll()
     event.sequence = sequence
@@ -39,6 +52,13 @@ public final class RoutingRecorder {
     event.layer = layer
     for expert in routing.experts { event.experts.append(UInt16(expert)) }
     event.weights += routing.weights
+    if hasScores {
+      for token in 0..<routing.tokenCount {
+        for expert in 0..<expertCount {
+          event.scores.append(TraceScore.code(of: score(token, expert)))
+        }
+      }
+    }
     do throws(TraceError) {
       try writer.append(event)
     } catch {

@@ -67,6 +67,9 @@ struct Run: ParsableCommand {
       valueName: "file.moetrace"))
   var record: String?
 
+  @Flag(help: "Record the router's scores of all experts too, a byte each.")
+  var recordScores = false
+
   @Flag(help: "Go on after an end-of-text token.")
   var ignoreEnd = false
 
@@ -84,6 +87,9 @@ struct Run: ParsableCommand {
     guard given == 1 else {
       throw ValidationError("Give one of --prompt, --prompt-file and --token-ids.")
     }
+    guard record != nil || !recordScores else {
+      throw ValidationError("--record-scores needs --record.")
+    }
     guard maxTokens >= 0 else { throw ValidationError("--max-tokens must be 0 or more.") }
   }
 
@@ -94,7 +100,7 @@ struct Run: ParsableCommand {
     let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
     let loaded = try loadModel(file, arguments.options(context: needed))
     if let record {
-      let recorder = try RoutingRecorder(path: record, model: loaded)
+      let recorder = try RoutingRecorder(path: record, model: loaded, scores: recordScores)
       noteTornEnd(of: record, byteCount: recorder.cutByteCount, "were cut off")
       loaded.recorder = recorder
     }

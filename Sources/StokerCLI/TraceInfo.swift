@@ -51,6 +51,7 @@ struct TraceInfo: ParsableCommand {
       ),
       ("routed experts", "\(statistics.routedExperts)"),
       ("weights", trace.header.hasWeights ? "yes" : "no"),
+      ("router scores", trace.header.hasScores ? "yes" : "no"),
       ("hottest fifth", "\(percent(statistics.hottestFifthShare)) of the routed experts"),
       (
         "entropy",
@@ -124,6 +125,7 @@ private struct TraceReport: Encodable {
   let expertsPerToken: Int
   let expertBytes: [Int]
   let hasWeights: Bool
+  let hasScores: Bool
   let workload: String
   let provenance: String
   let statistics: TraceStatistics
@@ -137,6 +139,7 @@ private struct TraceReport: Encodable {
     expertsPerToken = header.geometry.topK
     expertBytes = header.geometry.expertByteCounts
     hasWeights = header.hasWeights
+    hasScores = header.hasScores
     workload = header.workload
     provenance = header.provenance
     self.statistics = statistics

@@ -23,14 +23,18 @@ final class ScratchFolder {
 }
 
 @Suite struct TraceFileTests {
-  private static func header(experts: Int = 60, topK: Int = 3, hasWeights: Bool) -> TraceHeader {
+  private static func header(
+    experts: Int = 60, topK: Int = 3, hasWeights: Bool, hasScores: Bool = false
+  )
+    -> TraceHeader
+  {
     TraceHeader(
       model: "a \"model\"",
       geometry: RoutingGeometry(
         expertCount: experts, topK: topK, expertByteCounts: [100, 200, 100, 100]),
       elementTypes: ["Q4_0", "Q4_K", "Q4_0", "Q4_0"],
       slotByteCounts: [8192, 12288, 8192, 8192], workload: "prose", provenance: "a test",
-      hasWeights: hasWeights)
+      hasWeights: hasWeights, hasScores: hasScores)
   }
 
   private static func events(_ header: TraceHeader, count: Int, seed: UInt64) -> [TraceEvent] {
@@ -48,6 +52,12 @@ final class ScratchFolder {
       if header.hasWeights {
         event.weights = event.experts.map { _ in
           TraceWeight.weight(of: UInt16.random(in: 0...0xf7f, using: &generator))
+        }
+      }
+      if header.hasScores {
+        let tokens = event.experts.count / header.geometry.topK
+        event.scores = (0..<tokens * header.geometry.expertCount).map { _ in
+          .random(in: 0...255, using: &generator)
         }
       }
       return event
@@ -78,7 +88,9 @@ final class ScratchFolder {
   @Test(arguments: [1, 2, 8, 60, 128, 4096], [true, false])
   func eventsComeBackAsTheyWere(experts: Int, hasWeights: Bool) throws {
     let folder = try ScratchFolder()
-    let header = Self.header(experts: experts, topK: min(3, experts), hasWeights: hasWeights)
+    let header = Self.header(
+      experts: experts, topK: min(3, experts), hasWeights: hasWeights,
+      hasScores: hasWeights && experts < 100)
     let events = Self.events(header, count: 1500, seed: UInt64(experts))
     let writer = try TraceWriter(creating: folder.path("t"), header: header)
     for event in events { try writer.append(event) }
@@ -99,6 +111,18 @@ final class ScratchFolder {
     }
     #expect(TraceWeight.weight(of: TraceWeight.code(of: 0)) == 0)
     #expect(TraceWeight.weight(of: TraceWeight.code(of: 65503)).isFinite)
+  }
+
+  @Test func scoresComeBackWithinTheirPrecision() {
+    for step in 0...250 {
+      let probability = exp2(-Float(step) / 16.4)
+      let found = TraceScore.probability(of: TraceScore.code(of: probability))
+      #expect(abs(found - probability) <= 0.022 * probability)
+    }
+    for nothing in [0, 1e-6, -1, .nan] as [Float] {
+      #expect(TraceScore.probability(of: TraceScore.code(of: nothing)) == 0)
+    }
+    #expect(TraceScore.code(of: 1) == 0 && TraceScore.code(of: 2) == 0)
   }
 
   /// Wherever a recording is cut off, what is whole is read, and the next recording goes on there.

@@ -62,6 +62,49 @@ import Testing
     #expect(after.statistics.experts.decode.hits == accesses.decode)
   }
 
+  /// The chosen experts are those that the recorded scores put first.
+  @Test func scoresAreThoseTheRouterChoseBy() throws {
+    let path = Self.scratch()
+    let lines = Self.scratch()
+    defer { for file in [path, lines] { try? FileManager.default.removeItem(atPath: file) } }
+    let model = try Self.model()
+    let recorder = try RoutingRecorder(path: path, model: model, scores: true)
+    model.recorder = recorder
+    _ = try model.generate(Self.request)
+    try recorder.finish()
+    let trace = try RoutingTrace(path: path)
+    let (topK, experts) = (trace.header.geometry.topK, trace.header.geometry.expertCount)
+    #expect(trace.header.hasScores && trace.eventCount > 0)
+    var text = TraceLines.header(trace.header)
+    var event = TraceEvent()
+    for index in 0..<trace.eventCount {
+      trace.read(index, into: &event)
+      text += TraceLines.line(event, topK: topK)
+      for token in 0..<event.experts.count / topK {
+        let scores = event.scores[token * experts..<(token + 1) * experts].map {
+          TraceScore.probability(of: $0)
+        }
+        #expect(abs(scores.reduce(0, +) - 1) < 0.03)
+        let chosen = event.experts[token * topK..<(token + 1) * topK].map { scores[Int($0)] }
+        let others = scores.indices.filter {
+          !event.experts[token * topK..<(token + 1) * topK].contains(UInt16($0))
+        }.map { scores[$0] }
+        #expect(chosen.min()! >= others.max()!)
+      }
+    }
+    // And back from JSON lines.
+    try Data(text).write(to: URL(fileURLWithPath: lines))
+    let imported = try TraceImport.open([lines])
+    var other = TraceEvent()
+    for index in 0..<trace.eventCount {
+      trace.read(index, into: &event)
+      imported.read(index, into: &other)
+      #expect(event.scores == other.scores && event.experts == other.experts)
+    }
+    // Another kind of trace is not appended to.
+    #expect(throws: TraceError.self) { try RoutingRecorder(path: path, model: model) }
+  }
+
   @Test func anotherModelsTraceIsLeftAlone() throws {
     let path = Self.scratch()
     defer { try? FileManager.default.removeItem(atPath: path) }

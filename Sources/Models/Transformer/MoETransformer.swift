@@ -33,9 +33,15 @@ package final class MoETransformer {
   package let runtime: ExpertRuntime
   /// Changes the routing of every layer before its experts are executed, as a live replay does.
   package var forceRouting: ((_ layer: Int, _ routing: inout Routing) -> Void)?
-  /// Told of the routing of every layer before its experts are executed.
+  /// Told of the routing of every layer before its experts are executed, and of how probable the router
+  /// found each expert for each of the tokens.
   package var onRouting:
-    ((_ layer: Int, _ position: Int, _ phase: Phase, _ routing: borrowing Routing) -> Void)?
+    (
+      (
+        _ layer: Int, _ position: Int, _ phase: Phase, _ routing: borrowing Routing,
+        _ score: (_ token: Int, _ expert: Int) -> Float
+      ) -> Void
+    )?
   let kernels: Kernels
   let pool: WorkerPool
   let layers: [Layer]
@@ -177,7 +183,7 @@ package final class MoETransformer {
         of: UnsafeBufferPointer(scores), normalized: description.normalizeTopK)
     }
     forceRouting?(index, &routing)
-    onRouting?(index, position, phase, routing)
+    onRouting?(index, position, phase, routing) { buffers.routerRows[$0][$1] }
     try runtime.executeInput(
       layer: index, routing: routing, into: buffers.branch, phase: phase)
     kernels.add(buffers.branch, to: buffers.residual, count: count * description.hiddenSize)

@@ -11,10 +11,13 @@ extension RoutingTrace {
     var firstSequence: Int32 = 0
     for (index, trace) in traces.enumerated() {
       let (a, b) = (traces[0].header, trace.header)
-      guard a.geometry == b.geometry, a.hasWeights == b.hasWeights else {
+      guard a.geometry == b.geometry, a.hasWeights == b.hasWeights,
+        a.hasScores == b.hasScores
+      else {
         throw .mismatch(
           path: names[index], other: names[0],
-          reason: "their numbers of layers, experts or bytes differ, or one has no weights")
+          reason:
+            "their numbers of layers, experts or bytes differ, or one has no weights or scores")
       }
       var highest: Int32 = -1
       for place in 0..<trace.eventCount {

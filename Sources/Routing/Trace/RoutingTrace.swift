@@ -16,6 +16,7 @@ public struct RoutingTrace: Sendable {
   private var records: [Record] = []
   private var experts: [UInt16] = []
   private var weights: [Float] = []
+  private var scores: [UInt8] = []
 
   /// A trace without events.
   public init(header: TraceHeader) { self.header = header }
@@ -62,12 +63,21 @@ public struct RoutingTrace: Sendable {
     precondition(
       event.weights.count == (header.hasWeights ? event.experts.count : 0),
       "weights do not match the experts")
+    precondition(
+      event.scores.count == (header.hasScores ? scoreCount(event.experts.count) : 0),
+      "scores do not match the experts")
     records.append(
       Record(
         sequence: event.sequence, step: event.step, layer: UInt16(event.layer),
         isPrefill: event.phase == .prefill, first: experts.count))
     experts += event.experts
     weights += event.weights
+    scores += event.scores
+  }
+
+  /// The scores that belong to so many expert ids.
+  private func scoreCount(_ accesses: Int) -> Int {
+    accesses / header.geometry.topK * header.geometry.expertCount
   }
 
   /// Copies event `index` into `event`.
@@ -81,6 +91,7 @@ public struct RoutingTrace: Sendable {
     let places = accesses(of: index)
     event.experts += experts[places]
     if header.hasWeights { event.weights += weights[places] }
+    event.scores += scores(of: index)
   }
 
   /// The layer of event `index`.
@@ -96,6 +107,14 @@ public struct RoutingTrace: Sendable {
   /// The gate weights of event `index`, [tokens, topK]; empty where the trace has none.
   public func weights(of index: Int) -> ArraySlice<Float> {
     header.hasWeights ? weights[accesses(of: index)] : []
+  }
+
+  /// The router's scores of event `index` as `TraceScore` codes them, [tokens, experts]; empty where the
+  /// trace has none.
+  public func scores(of index: Int) -> ArraySlice<UInt8> {
+    guard header.hasScores else { return [] }
+    let places = accesses(of: index)
+    return scores[scoreCount(places.lowerBound)..<scoreCount(places.upperBound)]
   }
 
   /// The number of expert ids of event `index`: tokens * topK.

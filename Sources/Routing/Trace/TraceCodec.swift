@@ -13,6 +13,7 @@ struct TraceCodec {
 
   private let geometry: RoutingGeometry
   private let hasWeights: Bool
+  private let hasScores: Bool
   private let expertBits: Int
   private var sequence: Int32 = 0
   private var step: Int32 = 0
@@ -21,6 +22,7 @@ struct TraceCodec {
   init(header: TraceHeader) {
     geometry = header.geometry
     hasWeights = header.hasWeights
+    hasScores = header.hasScores
     expertBits = max(1, Int.bitWidth - (geometry.expertCount - 1).leadingZeroBitCount)
   }
 
@@ -52,6 +54,7 @@ struct TraceCodec {
         UInt64(TraceWeight.code(of: weight)), bitCount: TraceWeight.bitCount, to: &bytes)
     }
     output.flush(to: &bytes)
+    bytes += event.scores
     (sequence, step, layer) = (event.sequence, event.step, event.layer)
   }
 
@@ -132,6 +135,11 @@ struct TraceCodec {
         event.weights.append(TraceWeight.weight(of: UInt16(take(TraceWeight.bitCount))))
       }
     }
+    guard hasScores else { return true }
+    let scores = position..<position + accesses / geometry.topK * geometry.expertCount
+    guard scores.upperBound <= bytes.count else { return false }
+    event.scores += bytes[scores]
+    position = scores.upperBound
     return true
   }
 

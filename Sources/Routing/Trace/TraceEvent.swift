@@ -15,6 +15,9 @@ public struct TraceEvent: Hashable, Sendable {
   public var experts: [UInt16] = []
   /// Gate weights, [tokens, topK]; empty where the trace has none.
   public var weights: [Float] = []
+  /// The router's scores of all experts of the layer as `TraceScore` codes them, [tokens, experts];
+  /// empty where the trace has none.
+  public var scores: [UInt8] = []
 
   /// An event of no tokens.
   public init() {}
@@ -23,5 +26,6 @@ public struct TraceEvent: Hashable, Sendable {
   public mutating func removeAll() {
     experts.removeAll(keepingCapacity: true)
     weights.removeAll(keepingCapacity: true)
+    scores.removeAll(keepingCapacity: true)
   }
 }

@@ -55,6 +55,7 @@ extension TraceFrame {
     var workload: String
     var provenance: String
     var hasWeights: Bool
+    var hasScores: Bool?
 
     enum CodingKeys: String, CodingKey {
       case model, experts, workload, provenance
@@ -63,6 +64,7 @@ extension TraceFrame {
       case elementTypes = "element_types"
       case slotBytes = "slot_bytes"
       case hasWeights = "has_weights"
+      case hasScores = "has_scores"
     }
 
     init(_ header: TraceHeader) {
@@ -75,6 +77,7 @@ extension TraceFrame {
       workload = header.workload
       provenance = header.provenance
       hasWeights = header.hasWeights
+      hasScores = header.hasScores ? true : nil
     }
 
     var header: TraceHeader? {
@@ -93,7 +96,7 @@ extension TraceFrame {
         geometry: RoutingGeometry(
           expertCount: experts, topK: expertsPerToken, expertByteCounts: expertBytes),
         elementTypes: elementTypes, slotByteCounts: slotBytes, workload: workload,
-        provenance: provenance, hasWeights: hasWeights)
+        provenance: provenance, hasWeights: hasWeights, hasScores: hasScores ?? false)
     }
   }
 }

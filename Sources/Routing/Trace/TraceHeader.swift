@@ -15,12 +15,14 @@ public struct TraceHeader: Hashable, Sendable {
   public var provenance: String
   /// Whether every event has gate weights.
   public var hasWeights: Bool
+  /// Whether every event has the router's scores of all experts.
+  public var hasScores: Bool
 
   /// Makes a header.
   public init(
     model: String, geometry: RoutingGeometry, elementTypes: [String] = [],
     slotByteCounts: [Int] = [],
-    workload: String = "", provenance: String = "", hasWeights: Bool
+    workload: String = "", provenance: String = "", hasWeights: Bool, hasScores: Bool = false
   ) {
     self.model = model
     self.geometry = geometry
@@ -29,5 +31,6 @@ public struct TraceHeader: Hashable, Sendable {
     self.workload = workload
     self.provenance = provenance
     self.hasWeights = hasWeights
+    self.hasScores = hasScores
   }
 }

@@ -9,14 +9,19 @@ public enum TraceLines {
 
   /// The line of `event`.
   public static func line(_ event: TraceEvent, topK: Int) -> [UInt8] {
-    func rows<Value>(_ values: [Value]) -> [[Value]] {
-      stride(from: 0, to: values.count, by: topK).map { Array(values[$0..<$0 + topK]) }
+    func rows<Value>(_ values: [Value], of count: Int? = nil) -> [[Value]] {
+      let count = count ?? topK
+      return stride(from: 0, to: values.count, by: count).map { Array(values[$0..<$0 + count]) }
     }
     return encode(
       EventLine(
         seq: Int(event.sequence), phase: event.phase, pos: Int(event.step), layer: event.layer,
         experts: rows(event.experts.map(Int.init)),
-        weights: event.weights.isEmpty ? nil : rows(event.weights)))
+        weights: event.weights.isEmpty ? nil : rows(event.weights),
+        scores: event.scores.isEmpty
+          ? nil
+          : rows(event.scores.map(Int.init), of: event.scores.count * topK / event.experts.count)
+      ))
   }
 
   private static func encode(_ value: some Encodable) -> [UInt8] {
@@ -38,6 +43,7 @@ public enum TraceLines {
     let layer: Int
     let experts: [[Int]]
     let weights: [[Float]]?
+    let scores: [[Int]]?
   }
 }
 
@@ -85,7 +91,16 @@ extension TraceImport {
       else {
         throw fail("weights", "\(weights.count) of them", "a number from 0 on for each expert id")
       }
+      let scores = line.scores?.joined().map { $0 } ?? []
+      guard
+        scores.count
+          == (trace!.header.hasScores ? line.experts.count * geometry.expertCount : 0),
+        scores.allSatisfy({ (0...255).contains($0) })
+      else {
+        throw fail("scores", "\(scores.count) of them", "a number to 255 for each expert")
+      }
       event.removeAll()
+      event.scores = scores.map(UInt8.init)
       event.sequence = Int32(line.seq)
       event.phase = line.phase
       event.step = Int32(line.pos)
