@@ -84,6 +84,7 @@ public struct ResidentSet: Sendable {
   /// Makes every expert resident in a slot of its own.
   public mutating func fill() {
     for layer in 0..<table.geometry.layerCount {
+      table.beginEvent(layer: layer)
       for expert in table.experts(ofLayer: layer).lazy.map(Int32.init)
       where !table.contains(expert) {
         table.insert(expert)

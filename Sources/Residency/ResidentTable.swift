@@ -16,6 +16,9 @@ public struct ResidentTable: Sendable {
   private var entries: [Entry]
   private var event: Int32 = 0
   private var pool: UInt8 = 0
+  /// What residents take of the event's pool; of the others, `pools` knows.
+  private var occupied = 0
+  private var capacity: Int
 
   /// What an expert of each layer takes of its pool: its bytes, or one of its slots.
   private let sizeOfLayer: [Int]
@@ -56,6 +59,7 @@ public struct ResidentTable: Sendable {
     self.sizeOfLayer = sizeOfLayer
     self.poolOfLayer = poolOfLayer
     pools = capacities.map { Pool(capacity: $0) }
+    capacity = capacities[0]
     entries = poolOfLayer.flatMap {
       Array(repeating: Entry(pool: $0), count: geometry.expertCount)
     }
@@ -80,12 +84,17 @@ public struct ResidentTable: Sendable {
   }
 
   /// Whether the pool of the event being served has more residents than it holds.
-  var isOverfull: Bool { pools[Int(pool)].occupied > pools[Int(pool)].capacity }
+  var isOverfull: Bool { occupied > capacity }
 
   mutating func beginEvent(layer: Int) {
     event &+= 1
     self.layer = layer
-    pool = poolOfLayer[layer]
+    let next = poolOfLayer[layer]
+    guard next != pool else { return }
+    pools[Int(pool)].occupied = occupied
+    pool = next
+    occupied = pools[Int(next)].occupied
+    capacity = pools[Int(next)].capacity
   }
 
   /// Marks `expert` as needed by the event; returns whether it is resident.
@@ -94,17 +103,18 @@ public struct ResidentTable: Sendable {
     return entries[Int(expert)].isResident
   }
 
+  /// Makes `expert`, of the event's pool, resident.
   mutating func insert(_ expert: Int32) {
     // A damaged trace may name an expert twice in an event.
     guard !entries[Int(expert)].isResident else { return }
     entries[Int(expert)].isResident = true
-    pools[Int(entries[Int(expert)].pool)].occupied += size(of: expert)
+    occupied += size(of: expert)
   }
 
   mutating func remove(_ expert: Int32) {
     precondition(entries[Int(expert)].isResident, "the victim is not resident")
     entries[Int(expert)].isResident = false
-    pools[Int(entries[Int(expert)].pool)].occupied -= size(of: expert)
+    occupied -= size(of: expert)
   }
 
   private func size(of expert: Int32) -> Int {

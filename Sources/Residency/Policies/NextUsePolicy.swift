@@ -25,6 +25,9 @@ public struct NextUsePolicy: EvictionPolicy {
     public var discount: Float = 0.5
     /// The size of a step of learning, from 0 to 1.
     public var learningRate: Float = 0.05
+    /// What the router's score counts in the averages, where it is known, and the use itself the rest: an
+    /// expert that was nearly chosen is likelier to be chosen next.
+    public var scoreShare: Float = 0.3
     /// The tokens that a prompt counts as, whatever its length: what follows it is mostly like it, but
     /// it must not wipe out what decoding has taught.
     public var promptWeight = 4
@@ -83,6 +86,7 @@ public struct NextUsePolicy: EvictionPolicy {
       let count = steps > 1 ? Float(event.counts[place]) / Float(steps) : 1
       uses[Int(expert) - experts.lowerBound] = count
     }
+    let scoreShare = event.scores.isEmpty ? 0 : parameters.scoreShare
     let weight = min(steps, parameters.promptWeight)
     tokens[event.layer] += Float(weight)
     let shares = shares(steps: weight, tokens: tokens[event.layer])
@@ -96,7 +100,8 @@ public struct NextUsePolicy: EvictionPolicy {
       let expert = experts.lowerBound + index
       let used = uses[index]
       let before = averages[expert]
-      let after = before + shares * (SIMD4(repeating: used) - before)
+      let signal = scoreShare == 0 ? used : blend(used, event, index, scoreShare)
+      let after = before + shares * (SIMD4(repeating: signal) - before)
       averages[expert] = after
       let now = (weights * after).sum()
       correction += (used + discount * now - (weights * before).sum()) * before
@@ -110,6 +115,15 @@ public struct NextUsePolicy: EvictionPolicy {
     keys.order(layer: event.layer)
     guard steps == 1 else { return }
     weights += parameters.learningRate / max(scale.sum(), .leastNormalMagnitude) * correction
+  }
+
+  /// The use of the layer's expert `index` with its score, in units of an equal share for each of the
+  /// chosen, mixed in.
+  private func blend(
+    _ used: Float, _ event: borrowing RoutingEvent, _ index: Int, _ share: Float
+  ) -> Float {
+    let score = event.scores[index] / Float(event.tokenCount) * Float(geometry.topK)
+    return used + share * (min(1, score) - used)
   }
 
   /// What the newest `steps` tokens count in each average, after `tokens` in all: at first the averages
