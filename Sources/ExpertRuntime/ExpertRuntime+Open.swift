@@ -31,7 +31,7 @@ extension ExpertRuntime {
     guard policy.canRun else {
       throw RuntimeError.policy(
         name: policy.name,
-        expected: PolicyName.allCases.filter(\.canRun).map(\.name).joined(separator: ", "))
+        expected: PolicyName.runnableNames)
     }
     let checkpoint = try Checkpoint.open(path)
     let layout = try ExpertLayout(checkpoint)

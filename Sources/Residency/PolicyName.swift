@@ -64,6 +64,10 @@ public enum PolicyName: Hashable, Sendable, CaseIterable {
   /// what it has read.
   public var canRun: Bool { !isOracle && !isFitted }
 
+  /// The names of those that can run, for messages.
+  public static let runnableNames =
+    allCases.filter(\.canRun).map(\.name).joined(separator: ", ")
+
   /// Makes the policy, for one pool of residents.
   ///
   /// - Parameters:

@@ -79,7 +79,7 @@ public final class ModelFile {
     guard options.policy.canRun else {
       throw StokerError.option(
         name: "--policy", found: options.policy.name,
-        expected: PolicyName.allCases.filter(\.canRun).map(\.name).joined(separator: ", "))
+        expected: PolicyName.runnableNames)
     }
     let kernels = Kernels(set: try KernelSet.selected())
     let files = try checkpointFiles.map { try DataFile(path: $0.path, direct: options.direct) }

@@ -39,10 +39,7 @@ struct HardwareFile: ExpressibleByArgument {
 extension HardwareProfile {
   /// Writes the profile so that `HardwareFile` reads it.
   func write(to path: String) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    try writeFile(String(decoding: try encoder.encode(self), as: UTF8.self) + "\n", to: path)
+    try writeFile(Terminal.json(self) + "\n", to: path)
   }
 
   /// The figures on a line, for people.

@@ -78,7 +78,7 @@ struct ModelArguments: ParsableArguments {
     help: ArgumentHelp(
       "Which expert goes when room is needed.",
       discussion:
-        "One of \(PolicyName.allCases.filter(\.canRun).map(\.name).joined(separator: ", ")).",
+        "One of \(PolicyName.runnableNames).",
       valueName: "policy"))
   var policy: PolicyName = .nextUse
 

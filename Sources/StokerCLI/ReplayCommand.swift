@@ -138,7 +138,7 @@ struct ReplayCommand: ParsableCommand {
       }
       guard policies.allSatisfy(\.canRun) else {
         throw ValidationError(
-          "--live runs \(PolicyName.allCases.filter(\.canRun).map(\.name).joined(separator: ", "))."
+          "--live runs \(PolicyName.runnableNames)."
         )
       }
     } else if saveHardware != nil {
