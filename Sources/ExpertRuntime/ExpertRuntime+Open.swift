@@ -20,7 +20,7 @@ extension ExpertRuntime {
   ///   - policy: which expert goes when room is needed; one that `PolicyName.canRun`.
   ///   - io: how experts are read.
   ///   - direct: whether reads pass by the page cache.
-  /// - Throws: `RuntimeError.budgetTooSmall` naming the minimum, `RuntimeError.argument`, `RuntimeError.policy`; errors
+  /// - Throws: `RuntimeError.budgetTooSmall` naming the minimum, `.argument`, `.policy`; errors
   ///   that name the file and the key or tensor at fault.
   public static func open(
     _ path: String, memory: Int? = nil, topK: Int? = nil, tokenCapacity: Int, threads: Int,
@@ -29,9 +29,7 @@ extension ExpertRuntime {
     try require(tokenCapacity, in: 1...65_536, "the token capacity")
     try require(threads, in: 1...256, "the number of threads")
     guard policy.canRun else {
-      throw RuntimeError.policy(
-        name: policy.name,
-        expected: PolicyName.runnableNames)
+      throw RuntimeError.policy(name: policy.name, expected: PolicyName.runnableNames)
     }
     let checkpoint = try Checkpoint.open(path)
     let layout = try ExpertLayout(checkpoint)

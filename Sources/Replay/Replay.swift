@@ -12,12 +12,13 @@ package enum ReplayScope: String, Sendable, CaseIterable {
 
 /// A capacity that is too small for the runtime that recorded a trace.
 package struct ReplayError: Error, CustomStringConvertible {
+  let model: String
   let capacity: Int
   let minimum: Int
 
   package var description: String {
-    "\(capacity) bytes are too few for this model's expert slots; the minimum is \(minimum) bytes, "
-      + "the experts of one token at one layer"
+    "--memory \(capacity) is too small for the expert slots of '\(model)'; the minimum is \(minimum) "
+      + "bytes, the experts of one token at one layer, of each size of expert"
   }
 }
 
@@ -69,7 +70,7 @@ package struct Replay: Sendable {
         capacity: capacity)
     else {
       throw ReplayError(
-        capacity: capacity,
+        model: trace.header.model, capacity: capacity,
         minimum: SlotPlan.minimumByteCount(expertByteCounts: sizes, topK: geometry.topK))
     }
     return plan

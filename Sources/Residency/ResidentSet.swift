@@ -57,7 +57,7 @@ public struct ResidentSet: Sendable {
     served.misses = missed.count
     served.hits = event.experts.count - missed.count
     served.missedByteCount = missed.count * table.geometry.expertByteCounts[event.layer]
-    if let slots, slots.streams(event) {
+    if slots?.streams(event) == true {
       served.isStream = true
       if !missed.isEmpty { stream(event, missed: &missed, served: &served) }
       return served

@@ -49,6 +49,3 @@ extension HardwareProfile {
       + "and a token \(milliseconds(tokenSeconds)) besides"
   }
 }
-
-/// Seconds as milliseconds, with two digits.
-func milliseconds(_ seconds: Double) -> String { "\(formatFixed(seconds * 1e3, digits: 2)) ms" }

@@ -137,9 +137,7 @@ struct ReplayCommand: ParsableCommand {
             + "--html do not go with it.")
       }
       guard policies.allSatisfy(\.canRun) else {
-        throw ValidationError(
-          "--live runs \(PolicyName.runnableNames)."
-        )
+        throw ValidationError("--live runs \(PolicyName.runnableNames).")
       }
     } else if saveHardware != nil {
       throw ValidationError("--save-hardware needs --live, which measures.")

@@ -77,10 +77,6 @@ struct StatisticsTable {
     value.map { "\(formatFixed($0, digits: 3)) s" } ?? "-"
   }
 
-  private func milliseconds(_ value: Double?) -> String {
-    value.map { "\(formatFixed($0 * 1e3, digits: 2)) ms" } ?? "-"
-  }
-
   private func rate(_ value: Double?) -> String {
     value.map { "\(formatFixed($0, digits: 2)) tokens/s" } ?? "-"
   }

@@ -16,6 +16,11 @@ func formatTable(_ head: [String], _ rows: [[String]]) -> String {
   }.joined(separator: "\n")
 }
 
+/// Seconds as milliseconds, with two digits.
+func milliseconds(_ seconds: Double?) -> String {
+  seconds.map { "\(formatFixed($0 * 1e3, digits: 2)) ms" } ?? "-"
+}
+
 /// A share as a percentage with one digit.
 func percent(_ share: Double) -> String { "\(formatFixed(100 * share, digits: 1)) %" }
 
