@@ -35,10 +35,12 @@ let package = Package(
     // 0: C
     .systemLibrary(
       name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+    .systemLibrary(
+      name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .target(name: "CLinux"),
     .target(name: "CKernels"),
     // 1
-    target("Tensors", ["CKernels", "CLinux"]),
+    target("Tensors", ["CKernels", "CLinux", "COpenBLAS"]),
     target("DirectIO", ["CLiburing", "CLinux"]),
     target("Routing", []),
     target("Residency", ["Routing"]),
@@ -69,9 +71,6 @@ let package = Package(
     .executableTarget(
       name: "ForeignModelExample", dependencies: ["Stoker"], swiftSettings: swiftSettings),
     // Benchmarks
-    .systemLibrary(
-      name: "COpenBLAS", path: "Benchmarks/COpenBLAS", pkgConfig: "openblas",
-      providers: [.apt(["libopenblas-dev"])]),
     .executableTarget(
       name: "KernelBenchmark",
       dependencies: [
@@ -86,6 +85,14 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Benchmarks/Replay", swiftSettings: swiftSettings),
+    .executableTarget(
+      name: "PrefetchBenchmark",
+      dependencies: [
+        "ExpertRuntime", "Models", "Stoker",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      path: "Benchmarks/Prefetch", swiftSettings: swiftSettings),
     // Tests
     .target(
       name: "TestSupport", dependencies: ["Routing"], path: "Tests/TestSupport",

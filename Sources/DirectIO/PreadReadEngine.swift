@@ -52,6 +52,14 @@ final class PreadReadEngine: ReadEngine {
 
   func submit() { shared.wakeReaders() }
 
+  func promote(tag: UInt64) -> Bool { shared.promote(tag: tag) }
+
+  func cancel(tag: UInt64) -> Bool {
+    guard shared.cancel(tag: tag) else { return false }
+    outstandingCount -= 1
+    return true
+  }
+
   func poll(_ body: (ReadCompletion) -> Void) {
     while let completion = shared.takeCompletion() {
       outstandingCount -= 1
@@ -119,6 +127,10 @@ private final class PreadQueue: @unchecked Sendable {
 
   func append(_ request: ReadRequest) { locked { pending.append(request) } }
 
+  func promote(tag: UInt64) -> Bool { locked { pending.promote(tag: tag) } }
+
+  func cancel(tag: UInt64) -> Bool { locked { pending.cancel(tag: tag) } }
+
   func wakeReaders() { _ = locked { pthread_cond_broadcast(workArrived) } }
 
   func quit() {
@@ -149,6 +161,7 @@ private final class PreadQueue: @unchecked Sendable {
     while let request = nextRequest() {
       let error = read(request)
       locked {
+        pending.noteEnd(of: request)
         let place = (endedHead + endedCount.load(ordering: .relaxed)) % capacity
         (ended + place).initialize(to: ReadCompletion(tag: request.tag, error: error))
         endedCount.wrappingAdd(1, ordering: .releasing)

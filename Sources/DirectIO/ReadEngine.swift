@@ -10,7 +10,8 @@ public enum ReadEngineKind: String, Sendable, Codable, CaseIterable {
 
 /// One read, straight into its destination.
 package struct ReadRequest {
-  /// What waits for what: a demand read goes ahead of every prefetch not yet submitted.
+  /// What waits for what: a demand read goes ahead of every prefetch not yet submitted, of which only
+  /// a few are under way at a time.
   package enum Priority: Sendable { case demand, prefetch }
 
   let file: Int
@@ -33,6 +34,11 @@ package struct ReadRequest {
     self.destination = destination
     self.tag = tag
     self.priority = priority
+  }
+
+  /// The same read, waited for.
+  var demanded: ReadRequest {
+    ReadRequest(file: file, span: span, destination: destination, tag: tag, priority: .demand)
   }
 }
 
@@ -64,6 +70,12 @@ package protocol ReadEngine: AnyObject {
   func enqueue(_ request: ReadRequest)
   /// Hands queued reads to the kernel, demand first, as many as the depth allows.
   func submit()
+  /// Makes a demand read of the prefetch with `tag`, if it has not been submitted.
+  /// - Returns: whether it had not.
+  func promote(tag: UInt64) -> Bool
+  /// Forgets the prefetch with `tag`, if it has not been submitted; it will not be polled then.
+  /// - Returns: whether it had not.
+  func cancel(tag: UInt64) -> Bool
   /// Calls `body` with every read that has ended, and submits queued reads into the room they left.
   func poll(_ body: (ReadCompletion) -> Void)
   /// Sleeps until a read has ended; returns at once if none is outstanding.
@@ -128,6 +140,9 @@ struct RequestQueue: ~Copyable {
     count += 1
   }
 
+  /// The request that is next.
+  var first: ReadRequest? { count > 0 ? storage[head] : nil }
+
   mutating func popFirst() -> ReadRequest? {
     guard count > 0 else { return nil }
     let request = storage[head]
@@ -135,12 +150,37 @@ struct RequestQueue: ~Copyable {
     count -= 1
     return request
   }
+
+  /// Takes the request with `tag` out of the middle.
+  mutating func remove(tag: UInt64) -> ReadRequest? {
+    guard let place = (0..<count).first(where: { storage[(head + $0) % capacity].tag == tag })
+    else { return nil }
+    let request = storage[(head + place) % capacity]
+    for next in place + 1..<max(count, place + 1) {
+      storage[(head + next - 1) % capacity] = storage[(head + next) % capacity]
+    }
+    count -= 1
+    return request
+  }
 }
 
 /// Demand and prefetch reads that wait to be submitted.
 struct PendingRequests: ~Copyable {
+  /// The bytes of prefetches under way at a time: enough to keep a drive busy, few enough that a demand
+  /// read soon has it to itself.
+  private static let prefetchByteCount = 4 << 20
+  /// The bytes of demand reads under way while which prefetches may begin: the drive is not to fall idle
+  /// between the last of these reads and the first prefetch.
+  private static let demandByteCount = 5 << 18
+
   private var demand: RequestQueue
   private var prefetch: RequestQueue
+  /// Demand reads under way while which prefetches may begin: the drive is not to fall idle between the
+  /// last of them and the first prefetch.
+  private static let demandTail = 1
+  /// Bytes under way.
+  private var demanded = 0
+  private var prefetched = 0
 
   init(capacity: Int) {
     demand = RequestQueue(capacity: capacity)
@@ -156,7 +196,34 @@ struct PendingRequests: ~Copyable {
     }
   }
 
-  mutating func popFirst() -> ReadRequest? { demand.popFirst() ?? prefetch.popFirst() }
+  /// The next request to submit, if one may be now.
+  mutating func popFirst() -> ReadRequest? {
+    if let request = demand.popFirst() {
+      demanded += request.span.byteCount
+      return request
+    }
+    guard demanded <= Self.demandByteCount, let next = prefetch.first,
+      prefetched == 0 || prefetched + next.span.byteCount <= Self.prefetchByteCount
+    else { return nil }
+    prefetched += next.span.byteCount
+    return prefetch.popFirst()
+  }
+
+  /// Takes note that `request`, which was submitted, has ended.
+  mutating func noteEnd(of request: ReadRequest) {
+    switch request.priority {
+    case .demand: demanded -= request.span.byteCount
+    case .prefetch: prefetched -= request.span.byteCount
+    }
+  }
+
+  mutating func promote(tag: UInt64) -> Bool {
+    guard let request = prefetch.remove(tag: tag) else { return false }
+    demand.append(request.demanded)
+    return true
+  }
+
+  mutating func cancel(tag: UInt64) -> Bool { prefetch.remove(tag: tag) != nil }
 }
 
 /// A read under way, and how far it has come.

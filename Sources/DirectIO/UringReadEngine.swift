@@ -115,6 +115,10 @@ final class UringReadEngine: ReadEngine {
     if added { enterKernel() }
   }
 
+  func promote(tag: UInt64) -> Bool { pending.promote(tag: tag) }
+
+  func cancel(tag: UInt64) -> Bool { pending.cancel(tag: tag) }
+
   func poll(_ body: (ReadCompletion) -> Void) {
     var repeated = false
     while true {
@@ -129,9 +133,10 @@ final class UringReadEngine: ReadEngine {
         prepare(flight)
         repeated = true
       case .finished(let error):
-        let tag = flights[flight].request.tag
+        let request = flights[flight].request
+        pending.noteEnd(of: request)
         freeFlights.append(flight)
-        body(ReadCompletion(tag: tag, error: error))
+        body(ReadCompletion(tag: request.tag, error: error))
       }
     }
     if repeated { enterKernel() }

@@ -5,6 +5,9 @@ internal import Tensors
 /// The three matrices of an expert, in the order they are computed.
 package enum ExpertMatrix: Int, CaseIterable, Sendable {
   case gate, up, down
+
+  /// Its bit in a set of them.
+  var bit: UInt8 { 1 << UInt8(rawValue) }
 }
 
 /// Where an expert's matrices go inside a slot.

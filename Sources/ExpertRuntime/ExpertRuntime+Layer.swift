@@ -8,28 +8,28 @@ internal import Tensors
 struct ExpertTask {
   var expert = -1
   var slot = -1
-  /// A bit for each matrix whose bytes are in the slot.
-  var arrived: UInt8 = 0
   /// How many of the three matrices have been multiplied.
   var multiplied = 0
   var isFinished = false
-
-  static let allArrived: UInt8 = 0b111
-
-  func isReady(for matrix: ExpertMatrix) -> Bool {
-    multiplied == matrix.rawValue && arrived & (1 << UInt8(matrix.rawValue)) != 0
-  }
 }
 
 /// What is in a slot, and what is being done with it.
 struct SlotContent {
-  /// The expert whose bytes are all there, numbered over the model, or -1.
+  static let allMatrices: UInt8 = 0b111
+
+  /// The expert whose bytes are there or on their way, numbered over the model, or -1.
   var expert: Int32 = -1
-  /// The task that reads into it or computes from it, or -1.
+  /// A bit for each matrix whose bytes are there.
+  var arrived: UInt8 = 0
+  /// A bit for each matrix whose read is queued or under way.
+  var underWay: UInt8 = 0
+  /// The task that computes from it, or -1.
   var task = -1
-  /// Reads into it that are still under way.
-  var remainingReads = 0
-  var failed = false
+  /// What it was read ahead for, until that is settled.
+  var ahead: ReadAhead?
+
+  /// Whether all of `expert` is there.
+  func holds(_ expert: Int32) -> Bool { self.expert == expert && arrived == Self.allMatrices }
 }
 
 /// A read that failed.
@@ -41,22 +41,29 @@ struct ReadFailure {
 
 extension ExpertRuntime {
   /// Computes the layer for the hidden states in `inputRows`; see `execute`.
+  ///
+  /// - Parameter whileReading: called when the layer's reads have been queued: what comes of it is read
+  ///   after them.
   package func executeInput(
-    layer: Int, routing: borrowing Routing, into output: UnsafeMutablePointer<Float>, phase: Phase
+    layer: Int, routing: borrowing Routing, into output: UnsafeMutablePointer<Float>, phase: Phase,
+    whileReading: () -> Void = {}
   ) throws(RuntimeError) {
-    let start = monotonicNanoseconds()
-    defer { statistics.executionNanoseconds += monotonicNanoseconds() - start }
+    layerStart = monotonicNanoseconds()
+    stallStart = 0
+    waitedBefore = statistics.diskWaitNanoseconds
+    defer { statistics.executionNanoseconds += monotonicNanoseconds() - layerStart }
     buffers.group(routing)
-    prepare(layer: layer, routing: routing, phase: phase)
+    let missedByteCount = prepare(layer: layer, routing: routing, phase: phase)
     var finished = 0
     // Reads first: the disk works while the inputs are quantised.
     startReads(layer: layer, phase: phase)
+    whileReading()
     buffers.input.quantize(0..<routing.tokenCount, kernels: kernels, pool: pool)
     while finished < taskCount, firstFailure == nil {
       var progressed = false
       for matrix in ExpertMatrix.allCases {
         // The disk is seen to before every piece of work, so that it is never idle for longer.
-        harvest(layer: layer)
+        harvest()
         // After a failure the expert it was for is still to be named.
         if firstFailure == nil, startReads(layer: layer, phase: phase) { progressed = true }
         if multiply(matrix, layer: layer) { progressed = true }
@@ -65,46 +72,65 @@ extension ExpertRuntime {
       if !progressed, finished < taskCount { waitForDisk() }
     }
     if let failure = firstFailure { throw recover(from: failure, layer: layer) }
+    judgePrefetch(layer: layer, missedByteCount: missedByteCount)
     sum(routing, into: output)
   }
 
   // MARK: - Tasks
 
-  /// Decides what is resident, and makes a task of every expert.
-  private func prepare(layer: Int, routing: borrowing Routing, phase: Phase) {
+  /// Decides what is resident, and makes a task of every expert: those whose bytes are there, then
+  /// those on their way, then those that are to be read.
+  /// - Returns: the bytes of the experts that were not resident.
+  private func prepare(layer: Int, routing: borrowing Routing, phase: Phase) -> Int {
     events.form(layer: layer, phase: phase, routing: routing)
+    settlePredictions()
     let served = residents.serve(events.event, missed: &missed)
     streaming = served.isStream
     let base = layer * expertCount
     taskCount = 0
+    var accesses = RuntimeStatistics.Accesses()
     for expert in events.event.experts where !missed.contains(expert) {
       let slot = residents.slot(of: expert)
-      guard contents[slot].expert == expert else { continue }
-      contents[slot].task = taskCount
-      append(
-        ExpertTask(expert: Int(expert) - base, slot: slot, arrived: ExpertTask.allArrived))
+      guard contents[slot].holds(expert) else { continue }
+      append(expert - Int32(base), slot: slot)
     }
-    startedCount = taskCount
-    var accesses = RuntimeStatistics.Accesses()
     accesses.hits = taskCount
-    if taskCount < served.hits {
+    for expert in missed where contents[residents.slot(of: expert)].holds(expert) {
+      let slot = residents.slot(of: expert)
+      settleInTime(slot)
+      append(expert - Int32(base), slot: slot)
+    }
+    for index in 0..<taskCount { contents[tasks[index].slot].task = index }
+    startedCount = taskCount
+    for expert in missed where isOnItsWay(expert) {
+      append(expert - Int32(base), slot: residents.slot(of: expert))
+    }
+    if accesses.hits < served.hits {
       // Residents whose read failed.
       for expert in events.event.experts
-      where !missed.contains(expert) && contents[residents.slot(of: expert)].expert != expert {
-        append(ExpertTask(expert: Int(expert) - base, slot: residents.slot(of: expert)))
+      where !missed.contains(expert) && !contents[residents.slot(of: expert)].holds(expert) {
+        append(expert - Int32(base), slot: residents.slot(of: expert))
       }
     }
-    for expert in missed {
-      append(ExpertTask(expert: Int(expert) - base, slot: residents.slot(of: expert)))
+    for expert in missed
+    where !isOnItsWay(expert) && !contents[residents.slot(of: expert)].holds(expert) {
+      append(expert - Int32(base), slot: residents.slot(of: expert))
     }
-    accesses.misses = taskCount - startedCount
+    accesses.misses = taskCount - accesses.hits
     accesses.missedByteCount = accesses.misses * layout.shape(layer: layer).byteCount
     statistics.evictions += served.evictions
     statistics.add(accesses, phase: phase)
+    return accesses.missedByteCount
   }
 
-  private func append(_ task: ExpertTask) {
-    tasks[taskCount] = task
+  /// Whether `expert` is in a slot of its own, some of its bytes still under way.
+  private func isOnItsWay(_ expert: Int32) -> Bool {
+    let content = contents[residents.slot(of: expert)]
+    return content.expert == expert && content.underWay != 0
+  }
+
+  private func append(_ expert: Int32, slot: Int) {
+    tasks[taskCount] = ExpertTask(expert: Int(expert), slot: slot)
     taskCount += 1
   }
 
@@ -118,63 +144,100 @@ extension ExpertRuntime {
     while startedCount < taskCount, !(streaming && flightCount >= wave) {
       let task = tasks[startedCount]
       guard contents[task.slot].task < 0 else { break }
-      accesses.demandedByteCount += enqueueReads(
-        of: ExpertID(layer: layer, expert: task.expert), into: task.slot, for: startedCount)
+      accesses.demandedByteCount += demand(
+        ExpertID(layer: layer, expert: task.expert), into: task.slot, for: startedCount)
       startedCount += 1
     }
     guard startedCount > first else { return false }
-    engine.submit()
+    submitReads()
     statistics.add(accesses, phase: phase)
     return true
   }
 
-  /// Queues the reads of an expert's matrices in the order they are computed; returns their bytes.
-  func enqueueReads(of expert: ExpertID, into slot: Int, for task: Int) -> Int {
-    if flightCount == 0 { busySince = monotonicNanoseconds() }
-    flightCount += 1
-    contents[slot] = SlotContent(task: task, remainingReads: ExpertMatrix.allCases.count)
-    var byteCount = 0
-    for matrix in ExpertMatrix.allCases {
-      let place = geometry.placement(matrix, layer: expert.layer, expert: expert.expert)
-      engine.enqueue(
-        ReadRequest(
-          file: place.file, span: place.span,
-          destination: memory(ofSlot: slot) + place.slotOffset,
-          tag: UInt64(slot) << 2 | UInt64(matrix.rawValue), priority: .demand))
-      byteCount += place.span.byteCount
+  /// Queues the reads of those matrices of `expert` that are neither in `slot` nor under way, in the
+  /// order they are computed, and lets those queued ahead wait no longer; returns the bytes demanded.
+  func demand(_ expert: ExpertID, into slot: Int, for task: Int) -> Int {
+    let id = Int32(expert.layer * expertCount + expert.expert)
+    if contents[slot].expert != id { contents[slot] = SlotContent(expert: id) }
+    contents[slot].task = task
+    var byteCount = settleLate(slot)
+    for matrix in ExpertMatrix.allCases
+    where (contents[slot].arrived | contents[slot].underWay) & matrix.bit == 0 {
+      byteCount += enqueue(matrix, of: expert, into: slot, priority: .demand)
     }
+    disk.noteDemand(byteCount: byteCount)
     return byteCount
+  }
+
+  /// Queues the read of one matrix; returns its bytes.
+  func enqueue(
+    _ matrix: ExpertMatrix, of expert: ExpertID, into slot: Int, priority: ReadRequest.Priority
+  ) -> Int {
+    if contents[slot].underWay == 0 {
+      if flightCount == 0 { busySince = monotonicNanoseconds() }
+      flightCount += 1
+    }
+    contents[slot].underWay |= matrix.bit
+    let place = geometry.placement(matrix, layer: expert.layer, expert: expert.expert)
+    engine.enqueue(
+      ReadRequest(
+        file: place.file, span: place.span, destination: memory(ofSlot: slot) + place.slotOffset,
+        tag: Self.tag(slot, matrix), priority: priority))
+    return place.span.byteCount
+  }
+
+  /// What a read's completion is known by.
+  static func tag(_ slot: Int, _ matrix: ExpertMatrix) -> UInt64 {
+    UInt64(slot) << 2 | UInt64(matrix.rawValue)
+  }
+
+  /// Lets queued reads begin; what the page cache has is there at once.
+  func submitReads() {
+    let start = monotonicNanoseconds()
+    engine.submit()
+    disk.noteHandling(since: start)
+    harvest()
   }
 
   // MARK: - Completion
 
-  /// Takes note of the reads of experts of `layer` that have finished, without waiting for any.
-  func harvest(layer: Int) {
+  /// Takes note of the reads that have finished, without waiting for any.
+  func harvest() {
     guard flightCount > 0 else { return }
+    let start = monotonicNanoseconds()
+    defer { disk.noteHandling(since: start) }
     engine.poll { completion in
       let slot = Int(completion.tag >> 2)
       let matrix = ExpertMatrix(rawValue: Int(completion.tag & 3))!
-      contents[slot].remainingReads -= 1
-      let task = contents[slot].task
       if let error = completion.error {
-        if firstFailure == nil {
-          firstFailure = ReadFailure(expert: tasks[task].expert, matrix: matrix, error: error)
+        // One that was read ahead is read again if it is needed.
+        if contents[slot].task >= 0, firstFailure == nil {
+          let expert = Int(contents[slot].expert) % expertCount
+          firstFailure = ReadFailure(expert: expert, matrix: matrix, error: error)
         }
-        contents[slot].failed = true
       } else {
-        tasks[task].arrived |= 1 << UInt8(matrix.rawValue)
+        contents[slot].arrived |= matrix.bit
       }
-      guard contents[slot].remainingReads == 0 else { return }
-      if !contents[slot].failed {
-        contents[slot].expert = Int32(layer * expertCount + tasks[task].expert)
-      }
-      flightCount -= 1
-      if flightCount == 0 { statistics.diskBusyNanoseconds += monotonicNanoseconds() - busySince }
+      endRead(of: matrix, into: slot)
+    }
+  }
+
+  /// Takes note that no read of `matrix` into `slot` is under way any more.
+  func endRead(of matrix: ExpertMatrix, into slot: Int) {
+    contents[slot].underWay &= ~matrix.bit
+    guard contents[slot].underWay == 0 else { return }
+    let now = monotonicNanoseconds()
+    if contents[slot].ahead?.isNeeded == true { settleArrival(slot, at: now) }
+    flightCount -= 1
+    if flightCount == 0 {
+      statistics.diskBusyNanoseconds += now - busySince
+      disk.noteBusy(nanoseconds: now - busySince)
     }
   }
 
   func waitForDisk() {
     let start = monotonicNanoseconds()
+    if stallStart == 0 { stallStart = start }
     engine.wait()
     statistics.diskWaitNanoseconds += monotonicNanoseconds() - start
   }
@@ -190,13 +253,13 @@ extension ExpertRuntime {
     var count = 0
     while first > 0, count < most {
       first -= 1
-      guard tasks[first].isReady(for: matrix) else { continue }
+      guard isReady(first, for: matrix) else { continue }
       batch.append(product(matrix, layer: layer, task: tasks[first]))
       count += 1
     }
     guard count > 0 else { return false }
     batch.run()
-    for index in first..<startedCount where tasks[index].isReady(for: matrix) {
+    for index in first..<startedCount where isReady(index, for: matrix) {
       tasks[index].multiplied += 1
       if matrix == .up {
         buffers.inner.quantize(
@@ -204,6 +267,11 @@ extension ExpertRuntime {
       }
     }
     return true
+  }
+
+  private func isReady(_ index: Int, for matrix: ExpertMatrix) -> Bool {
+    tasks[index].multiplied == matrix.rawValue
+      && contents[tasks[index].slot].arrived & matrix.bit != 0
   }
 
   private func product(_ matrix: ExpertMatrix, layer: Int, task: ExpertTask) -> Product {
@@ -249,7 +317,7 @@ extension ExpertRuntime {
   private func recover(from failure: ReadFailure, layer: Int) -> RuntimeError {
     while flightCount > 0 {
       waitForDisk()
-      harvest(layer: layer)
+      harvest()
     }
     for index in 0..<startedCount { contents[tasks[index].slot].task = -1 }
     firstFailure = nil

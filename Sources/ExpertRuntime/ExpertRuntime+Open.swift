@@ -101,7 +101,7 @@ extension ExpertRuntime {
   ) throws(IOError) -> any ReadEngine {
     try makeReadEngine(
       kind: kind, files: files, arenas: [slots],
-      capacity: max(64, ExpertMatrix.allCases.count * expertCount))
+      capacity: 64 + ExpertMatrix.allCases.count * (expertCount + SlotPlan.mostStagedOfAll))
   }
 
   /// The threads that compute.
@@ -115,9 +115,9 @@ extension ExpertRuntime {
   }
 
   /// The slots that `capacity` bytes make; nil if they are too few, or, where no capacity is given,
-  /// a slot for every expert. An arena large enough for huge pages takes whole ones.
+  /// a slot for every expert; some of them for staging where that is wished for. An arena large enough for huge pages takes whole ones.
   package static func slotPlan(
-    geometry: ExpertGeometry, expertCount: Int, topK: Int, capacity: Int?
+    geometry: ExpertGeometry, expertCount: Int, topK: Int, capacity: Int?, staging: Bool = false
   ) -> SlotPlan? {
     let sizes = geometry.slotByteCounts
     let all = MemoryLedger.footprint(sizes.reduce(0) { $0 + $1 * expertCount })
@@ -126,7 +126,10 @@ extension ExpertRuntime {
       let page = capacity >= Arena.hugePageByteCount ? Arena.hugePageByteCount : 4096
       usable = max(0, capacity) / page * page
     }
-    return SlotPlan(
+    let plan = SlotPlan(
       expertByteCounts: sizes, expertsPerLayer: expertCount, topK: topK, capacity: usable)
+    guard staging else { return plan }
+    return plan?.withStaging(
+      expertByteCounts: sizes, expertsPerLayer: expertCount, topK: topK)
   }
 }

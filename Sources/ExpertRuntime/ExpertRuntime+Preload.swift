@@ -15,13 +15,13 @@ extension ExpertRuntime {
       for expert in 0..<expertCount {
         let slot = residents.slot(of: Int32(layer * expertCount + expert))
         tasks[expert] = ExpertTask(expert: expert, slot: slot)
-        statistics.preloadedByteCount += enqueueReads(
-          of: ExpertID(layer: layer, expert: expert), into: slot, for: expert)
+        statistics.preloadedByteCount += demand(
+          ExpertID(layer: layer, expert: expert), into: slot, for: expert)
       }
       engine.submit()
       while flightCount > 0 {
         engine.wait()
-        harvest(layer: layer)
+        harvest()
       }
       for expert in 0..<expertCount { contents[tasks[expert].slot].task = -1 }
       if let failure = firstFailure {

@@ -15,7 +15,7 @@ package import Tensors
 /// One thread at a time may use it: the one that owns its worker pool and read engine.
 public final class ExpertRuntime {
   /// What has been done since the runtime was made.
-  public internal(set) var statistics = RuntimeStatistics()
+  public internal(set) var statistics: RuntimeStatistics
   /// Values of a hidden state.
   public let hiddenSize: Int
   /// Layers, counted over the whole model.
@@ -39,6 +39,12 @@ public final class ExpertRuntime {
   var events: EventBuilder
   /// The experts missed by the event being executed.
   var missed: [Int32] = []
+  /// The staged experts that are being gone through.
+  var stagedExperts: [Int32] = []
+  /// Decides what is read ahead.
+  var planner: PrefetchPlanner
+  /// How busy the disk is.
+  var disk = DiskLoad()
   var buffers: LayerBuffers
   let batch: ProductBatch
   /// The experts of the layer being executed, [experts]: those resident, then those that are read, in
@@ -51,8 +57,21 @@ public final class ExpertRuntime {
   var contents: [SlotContent]
   /// Whether the layer being executed streams its experts.
   var streaming = false
+  /// Slots with reads under way.
   var flightCount = 0
   var busySince: UInt64 = 0
+  /// How the latest predictions of the layer being executed fared; nil in a prompt.
+  var outcome: (right: Int, wrong: Int)?
+  /// The waiting that prefetching saved at that layer, and the disk's time that it wasted.
+  var savedSeconds: Float = 0
+  var wastedSeconds: Float = 0
+  /// The time waited and spent on predictions before that layer.
+  var waitedBefore: UInt64 = 0
+  var predictedBefore: UInt64 = 0
+  /// When the layer being executed was begun.
+  var layerStart: UInt64 = 0
+  /// When it was first waited for the disk in that layer; 0: not yet.
+  var stallStart: UInt64 = 0
   var firstFailure: ReadFailure?
   let slotMemory: Arena
   private let slotOffsets: [Int]
@@ -85,13 +104,15 @@ public final class ExpertRuntime {
   ///   - tokenCapacity: the most tokens of one call.
   ///   - plan: the division of `slotMemory` into slots.
   ///   - policy: which expert goes when room is needed; one that `canRun`.
+  ///   - prefetch: what is tuned of prefetching.
   ///   - slotMemory: at least `plan.byteCount` bytes.
   ///   - scratch: at least `scratchByteCount` bytes.
   ///   - files: the checkpoint's files in its order, the same the engine reads.
   package init(
     layout: ExpertLayout, geometry: ExpertGeometry, topK: Int, tokenCapacity: Int, plan: SlotPlan,
-    policy: PolicyName = .nextUse, slotMemory: Arena, scratch: Arena, files: [DataFile],
-    engine: any ReadEngine, pool: WorkerPool, kernels: Kernels
+    policy: PolicyName = .nextUse, prefetch: PrefetchPlanner.Parameters = .init(),
+    slotMemory: Arena, scratch: Arena, files: [DataFile], engine: any ReadEngine, pool: WorkerPool,
+    kernels: Kernels
   ) {
     self.layout = layout
     self.geometry = geometry
@@ -102,6 +123,7 @@ public final class ExpertRuntime {
     self.engine = engine
     self.pool = pool
     self.kernels = kernels
+    statistics = RuntimeStatistics(layerCount: layout.layerCount)
     slotPlan = plan
     hiddenSize = layout.hiddenSize
     layerCount = layout.layerCount
@@ -113,11 +135,18 @@ public final class ExpertRuntime {
       geometry: shape, plan: plan,
       policy: policy.make(geometry: shape, capacity: plan.meanCapacity(of: shape)))
     events = EventBuilder(geometry: shape, hasWeights: true)
+    planner = PrefetchPlanner(geometry: shape, parameters: prefetch)
     missed.reserveCapacity(layout.expertCount)
     var offsets: [Int] = []
     var end = 0
     for slotClass in plan.classes {
       for _ in 0..<slotClass.slotCount {
+        offsets.append(end)
+        end += slotClass.byteCount
+      }
+    }
+    for slotClass in plan.classes {
+      for _ in 0..<plan.stagingCount {
         offsets.append(end)
         end += slotClass.byteCount
       }
@@ -130,7 +159,7 @@ public final class ExpertRuntime {
     buffers.bind(hidden: layout.hiddenSize, feedForward: layout.feedForwardSize)
     batch = ProductBatch(kernels: kernels, pool: pool, capacity: layout.expertCount)
     tasks = Array(repeating: ExpertTask(), count: layout.expertCount)
-    contents = Array(repeating: SlotContent(), count: plan.slotCount)
+    contents = Array(repeating: SlotContent(), count: offsets.count)
   }
 
   deinit { engine.drain() }

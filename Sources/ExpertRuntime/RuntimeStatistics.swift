@@ -19,12 +19,16 @@ public struct RuntimeStatistics: Hashable, Sendable, Codable {
 
   public var prefill = Accesses()
   public var decode = Accesses()
+  /// What became of experts read ahead, [layers].
+  public var prefetch: [PrefetchLedger] = []
   /// Experts pushed out to make room.
   public var evictions = 0
   /// Bytes read ahead of any request, when every expert fits.
   public var preloadedByteCount = 0
   /// Time spent on experts, from the router's decision to their weighted sum.
   public var executionNanoseconds: UInt64 = 0
+  /// Time spent on predicting what to read ahead, and on deciding.
+  public var predictionNanoseconds: UInt64 = 0
   /// Time the caller waited with nothing to compute until bytes arrived.
   public var diskWaitNanoseconds: UInt64 = 0
   /// Time with at least one read in flight.
@@ -32,9 +36,19 @@ public struct RuntimeStatistics: Hashable, Sendable, Codable {
 
   public init() {}
 
-  /// Bytes demanded per second of time with reads in flight; nil if nothing was read.
+  init(layerCount: Int) {
+    prefetch = Array(repeating: PrefetchLedger(), count: layerCount)
+  }
+
+  /// What became of experts read ahead, over all layers.
+  public var totalPrefetch: PrefetchLedger {
+    prefetch.reduce(into: PrefetchLedger()) { $0.add($1) }
+  }
+
+  /// Bytes read per second of time with reads in flight; nil if nothing was read.
   public var diskBandwidth: Double? {
-    let bytes = prefill.demandedByteCount + decode.demandedByteCount
+    let bytes =
+      prefill.demandedByteCount + decode.demandedByteCount + totalPrefetch.issued.byteCount
     guard diskBusyNanoseconds > 0, bytes > 0 else { return nil }
     return Double(bytes) / Double(diskBusyNanoseconds) * 1e9
   }
@@ -53,9 +67,13 @@ extension RuntimeStatistics {
     var result = self
     result.prefill.subtract(earlier.prefill)
     result.decode.subtract(earlier.decode)
+    for layer in result.prefetch.indices {
+      result.prefetch[layer].subtract(earlier.prefetch[layer])
+    }
     result.evictions -= earlier.evictions
     result.preloadedByteCount -= earlier.preloadedByteCount
     result.executionNanoseconds -= earlier.executionNanoseconds
+    result.predictionNanoseconds -= earlier.predictionNanoseconds
     result.diskWaitNanoseconds -= earlier.diskWaitNanoseconds
     result.diskBusyNanoseconds -= earlier.diskBusyNanoseconds
     return result

@@ -29,24 +29,35 @@ public struct LayerTimeline: Sendable {
   /// - Parameters:
   ///   - hits: experts that are resident.
   ///   - misses: experts that are read.
+  ///   - ahead: experts that were read ahead, beside the hits and misses: the seconds that are left of
+  ///     reading each, in the order in which they are read; none of the misses is read before them.
   ///   - byteCount: bytes of an expert.
-  public mutating func run(hits: Int, misses: Int, byteCount: Int) -> LayerTime {
+  public mutating func run(
+    hits: Int, misses: Int, ahead: [Double] = [], byteCount: Int
+  ) -> LayerTime {
     let matrix = Double(byteCount) / 3
     let readTime = matrix / profile.readBytesPerSecond
     let computeTime = matrix / profile.computeBytesPerSecond
     var time = LayerTime()
+    let aheadSeconds = ahead.reduce(0, +)
+    time.readSeconds = aheadSeconds
     if misses > 0 {
-      time.readSeconds = profile.readLatencySeconds + Double(3 * misses) * readTime
+      time.readSeconds += profile.readLatencySeconds + Double(3 * misses) * readTime
     }
+    /// When the last byte of each expert read ahead is there.
+    var ends: [Double] = []
+    for left in ahead { ends.append((ends.last ?? 0) + left) }
+    let early = hits + ahead.count
     /// Matrices that have been multiplied, by expert: the residents, then the others as they are read.
     done.removeAll(keepingCapacity: true)
-    done.append(contentsOf: repeatElement(0, count: hits + misses))
+    done.append(contentsOf: repeatElement(0, count: early + misses))
     func arrival(_ expert: Int, _ matrix: Int) -> Double {
-      expert < hits
-        ? 0
-        : profile.readLatencySeconds + Double(3 * (expert - hits) + matrix + 1) * readTime
+      if expert < hits { return 0 }
+      if expert < early { return ends[expert - hits] - Double(2 - matrix) * readTime }
+      return aheadSeconds + profile.readLatencySeconds
+        + Double(3 * (expert - early) + matrix + 1) * readTime
     }
-    var remaining = 3 * (hits + misses)
+    var remaining = 3 * (early + misses)
     while remaining > 0 {
       var progressed = false
       for matrix in 0..<3 {

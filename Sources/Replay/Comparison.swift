@@ -20,7 +20,8 @@ package struct Comparison {
     self.options = options
     replay = Replay(
       trace, batch: options.batch, fitShare: options.fitShare,
-      layerShare: options.layerShare, hardware: options.hardware)
+      layerShare: options.layerShare, hardware: options.hardware,
+      predictor: options.predictor)
     // Oracles look ahead in one pool; each layer's own future would be another one.
     future = options.scope == .global ? replay.future() : nil
     uses = replay.fittedUses()
@@ -51,11 +52,13 @@ package struct Comparison {
     for capacity in capacities {
       var counted: [PolicyName: ReplayCounts] = [:]
       var times: [PolicyName: ReplayTimes] = [:]
+      var prefetch: [PolicyName: PrefetchAccount] = [:]
       for policy in policies {
         let share = replay.sample?.byteShare ?? 1
         let result = run(policy, capacity: Int((Double(capacity) * share).rounded()))
         counted[policy] = counts(of: result)
         times[policy] = result.times
+        prefetch[policy] = result.prefetch
         done += 1
         guard progress(done) else { return rows }
       }
@@ -67,6 +70,7 @@ package struct Comparison {
           row.compare(min: min.misses, forced: forced.misses)
         }
         if let times = times[policy] { row.add(times) }
+        row.prefetch = prefetch[policy]
         rows.append(row)
       }
     }

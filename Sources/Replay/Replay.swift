@@ -28,6 +28,8 @@ package struct ReplayResult: Sendable {
   package var decode = ReplayCounts()
   /// Times of the decoded tokens, where a machine was given.
   package var times: ReplayTimes?
+  /// What was read ahead, where a predictor was given too.
+  package var prefetch: PrefetchAccount?
 }
 
 /// A trace in the order in which it is replayed.
@@ -40,18 +42,21 @@ package struct Replay: Sendable {
   let sample: LayerSample?
   /// The machine on which decoding is timed, one sequence at a time; nil counts only.
   package let hardware: HardwareProfile?
+  /// What is read ahead by, on that machine; nil: nothing is.
+  package let predictor: ReplayPredictor?
 
   /// - Parameters:
   ///   - batch: sequences that are decoded at a time.
   ///   - fitShare: the share of the events that are learned from and not counted.
   package init(
     _ trace: RoutingTrace, batch: Int = 1, fitShare: Double = 0, layerShare: Double? = nil,
-    hardware: HardwareProfile? = nil
+    hardware: HardwareProfile? = nil, predictor: ReplayPredictor? = nil
   ) {
     precondition(hardware == nil || batch == 1, "a batch has no times")
     self.trace = trace
     sample = layerShare.map { LayerSample(geometry: trace.header.geometry, share: $0) }
     self.hardware = hardware
+    self.predictor = predictor
     schedule = EventSchedule(trace, batch: batch, layers: sample?.isChosen)
     fitCount = Int(Double(schedule.groupCount) * fitShare)
   }
@@ -110,7 +115,11 @@ package struct Replay: Sendable {
     capacity: Int, policy: any EvictionPolicy
   ) -> ReplayResult {
     var set = ResidentSet(geometry: geometry, capacity: capacity, policy: policy)
-    return run(capacity: capacity) { event, missed in set.serve(event, missed: &missed) }
+    return run(capacity: capacity) { event, missed in
+      set.serve(event, missed: &missed)
+    } residents: {
+      set.table
+    }
   }
 
   /// Replays every event through the slots of `plan`, as the runtime does.
@@ -123,6 +132,8 @@ package struct Replay: Sendable {
     // It shows its policies no scores.
     return run(capacity: plan.byteCount, showsScores: false) { event, missed in
       set.serve(event, missed: &missed)
+    } residents: {
+      set.table
     }
   }
 
@@ -153,11 +164,16 @@ package struct Replay: Sendable {
 
   private func run(
     capacity: Int, showsScores: Bool = true,
-    serve: (_ event: borrowing RoutingEvent, inout [Int32]) -> ServedEvent
+    serve: (_ event: borrowing RoutingEvent, inout [Int32]) -> ServedEvent,
+    residents: (() -> ResidentTable)? = nil
   ) -> ReplayResult {
     var result = ReplayResult()
     if let hardware {
       result.times = ReplayTimes(hardware, expertByteCounts: geometry.expertByteCounts)
+    }
+    var prefetch: PrefetchReplay?
+    if let predictor, let hardware, residents != nil {
+      prefetch = PrefetchReplay(predictor, trace: trace, profile: hardware)
     }
     var union = eventBuilder(showsScores: showsScores)
     var missed: [Int32] = []
@@ -171,9 +187,16 @@ package struct Replay: Sendable {
         result.prefill.add(served, union: union, share: share)
       } else {
         result.decode.add(served, union: union, share: share)
-        result.times?.add(served, layer: union.event.layer, pass: union.event.pass)
+        let ahead = prefetch?.begin(union.event, missed: missed) ?? []
+        let time = result.times?.add(
+          served, layer: union.event.layer, pass: union.event.pass, ahead: ahead)
+        if let time, let residents, prefetch != nil {
+          let next = index + 1 < schedule.groupCount ? schedule.group(index + 1).first : nil
+          prefetch?.end(union.event, time: time, next: next.map(Int.init), residents: residents())
+        }
       }
     }
+    result.prefetch = prefetch?.account
     return result
   }
 }

@@ -38,6 +38,8 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
   /// The share of that time in which the processor waited for the disk, and in which the disk read.
   package var stallShare: Double?
   package var readShare: Double?
+  /// What was read ahead; nil without a predictor.
+  package var prefetch: PrefetchAccount?
 
   init(
     trace: String, policy: PolicyName, options: ReplayOptions, capacity: Int, header: TraceHeader,
@@ -106,6 +108,8 @@ package struct ReplayOptions: Sendable {
   package var layerShare: Double?
   /// The machine on which decoding is timed; with it `batch` is 1.
   package var hardware: HardwareProfile?
+  /// What is read ahead by; needs `hardware`, and one pool of memory.
+  package var predictor: ReplayPredictor?
 
   package init() {}
 }

@@ -22,16 +22,24 @@ package struct ReplayTimes: Sendable {
   }
 
   /// Adds a decoded token's event at one layer.
-  mutating func add(_ served: ServedEvent, layer: Int, pass: Int) {
+  ///
+  /// - Parameter ahead: of the missed experts, the seconds that are left of reading those read ahead.
+  /// - Returns: what the layer's experts took.
+  @discardableResult
+  mutating func add(
+    _ served: ServedEvent, layer: Int, pass: Int, ahead: [Double] = []
+  ) -> LayerTime {
     if pass != self.pass {
       self.pass = pass
       tokenSeconds.append(profile.tokenSeconds)
     }
     let layerTime = timeline.run(
-      hits: served.hits, misses: served.misses, byteCount: expertByteCounts[layer])
+      hits: served.hits, misses: served.misses - ahead.count, ahead: ahead,
+      byteCount: expertByteCounts[layer])
     tokenSeconds[tokenSeconds.count - 1] += profile.layerSeconds + layerTime.seconds
     stallSeconds += layerTime.stallSeconds
     readSeconds += layerTime.readSeconds
+    return layerTime
   }
 }
 

@@ -36,6 +36,7 @@ public struct ResidentSet: Sendable {
 
   /// An empty set over slots, as the runtime has them. Prompts, and events that need more experts than
   /// there are slots, pass through a window of them: see `stream`.
+  /// What is staged, in slots of the plan that are not for residents, has no say in what is resident.
   /// - Parameter policy: one that keeps an event's experts.
   public init(geometry: RoutingGeometry, plan: SlotPlan, policy: any EvictionPolicy) {
     precondition(!policy.mayBypass, "an expert without a slot cannot be computed")
@@ -95,6 +96,24 @@ public struct ResidentSet: Sendable {
 
   /// The slot that `expert`, one of the latest event's or a resident, is in or is to be read into.
   public func slot(of expert: Int32) -> Int { slots!.slot(of: expert) }
+
+  // MARK: - Staging
+
+  /// The slot that `expert`, no resident, is staged in. It becomes the expert's slot when an event makes
+  /// it a resident.
+  public func stagedSlot(of expert: Int32) -> Int? { slots?.stagedSlot(of: expert) }
+
+  /// The staged experts that share slots with those of `layer`, the first staged first.
+  public func staged(layer: Int) -> [Int32] { slots?.staged(layer: layer) ?? [] }
+
+  /// Gives `expert`, neither resident nor staged, a staging slot; nil if none is free.
+  public mutating func stage(_ expert: Int32) -> Int? {
+    precondition(!table.contains(expert) && stagedSlot(of: expert) == nil, "nothing to stage")
+    return slots?.stage(expert)
+  }
+
+  /// Frees the staging slot of `expert`.
+  public mutating func discard(_ expert: Int32) { slots?.discard(expert) }
 
   // MARK: - Streams
 

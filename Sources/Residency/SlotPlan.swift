@@ -21,8 +21,12 @@ public struct SlotPlan: Hashable, Sendable {
   /// The bytes that were divided; what is less than a slot of them is left over.
   public let capacity: Int
 
-  /// The bytes of all slots.
-  public var byteCount: Int { classes.reduce(0) { $0 + $1.byteCount * $1.slotCount } }
+  /// Slots of each class, beside those of `classes`, for experts that are read ahead.
+  public private(set) var stagingCount = 0
+  /// The bytes of all slots, those for staging among them.
+  public var byteCount: Int {
+    classes.reduce(0) { $0 + $1.byteCount * ($1.slotCount + stagingCount) }
+  }
   /// The number of slots.
   public var slotCount: Int { classes.reduce(0) { $0 + $1.slotCount } }
 
@@ -68,6 +72,34 @@ public struct SlotPlan: Hashable, Sendable {
       left -= added * sizes[index]
     }
     classes = zip(sizes, counts).map { SlotClass(byteCount: $0, slotCount: $1) }
+  }
+
+  /// The most experts of a class that are staged at a time, and the slots that one staging slot is worth
+  /// giving up: each is one of these fewer for residents.
+  private static let (mostStaged, slotsPerStaged) = (4, 32)
+
+  /// The experts that are staged at a time, at the most; files of more than four sizes of expert have no
+  /// more.
+  public static let mostStagedOfAll = 4 * mostStaged
+
+  /// The division of the same bytes with some of them for experts that are read ahead; the same plan
+  /// where there are too few slots to spare any, or enough for every expert.
+  ///
+  /// The arguments are those that the plan was made with.
+  public func withStaging(
+    expertByteCounts: [Int], expertsPerLayer: Int, topK: Int
+  ) -> SlotPlan {
+    let fewest = classes.map(\.slotCount).min() ?? 0
+    let most = min(Self.mostStaged, Self.mostStagedOfAll / max(1, classes.count))
+    let count = min(most, fewest / Self.slotsPerStaged)
+    let bytes = classes.reduce(0) { $0 + $1.byteCount * count }
+    guard count > 0, slotCount < expertByteCounts.count * expertsPerLayer,
+      var plan = SlotPlan(
+        expertByteCounts: expertByteCounts, expertsPerLayer: expertsPerLayer, topK: topK,
+        capacity: capacity - bytes)
+    else { return self }
+    plan.stagingCount = count
+    return plan
   }
 
   /// The fewest bytes that can be divided: one layer's top-k of each size of expert.

@@ -2,8 +2,12 @@ internal import Routing
 
 /// Which slot each resident is in.
 ///
-/// Slots are numbered class by class. A slot that is released keeps its name in the books of the expert
-/// that leaves it until that expert gets another, so that an event's experts can still be found there.
+/// Slots are numbered class by class, and after them those for staging, class by class. A slot that is
+/// released keeps its name in the books of the expert that leaves it until that expert gets another, so
+/// that an event's experts can still be found there.
+///
+/// A staging slot takes an expert that is read ahead and evicts nothing for it. When the expert becomes
+/// a resident it stays where it is, and the slot that was freed for it is a staging slot from then on.
 struct SlotTable: Sendable {
   private let plan: SlotPlan
   private let expertCount: Int
@@ -14,6 +18,12 @@ struct SlotTable: Sendable {
   private var slotOfExpert: [Int32]
   /// The free slots of each class; the next to be taken is the last.
   private var free: [[Int32]]
+  /// The free staging slots of each class.
+  private var spare: [[Int32]] = []
+  /// The staged experts of each class, the first staged first.
+  private var staged: [[Int32]] = []
+  /// The slot each expert is staged in, or -1, [layers * experts].
+  private var slotOfStaged: [Int32]
 
   init(plan: SlotPlan, geometry: RoutingGeometry) {
     precondition(plan.classOfLayer.count == geometry.layerCount, "a plan of another model")
@@ -26,6 +36,12 @@ struct SlotTable: Sendable {
     free = plan.classes.map { slotClass in
       defer { first += slotClass.slotCount }
       return (first..<first + slotClass.slotCount).reversed().map(Int32.init)
+    }
+    slotOfStaged = slotOfExpert
+    for index in plan.classes.indices {
+      let start = first + index * plan.stagingCount
+      spare.append((start..<start + plan.stagingCount).map(Int32.init))
+      staged.append([])
     }
   }
 
@@ -52,7 +68,14 @@ struct SlotTable: Sendable {
   func freeCount(layer: Int) -> Int { free[plan.classOfLayer[layer]].count }
 
   mutating func take(for expert: Int32) {
-    slotOfExpert[Int(expert)] = free[classIndex(of: expert)].removeLast()
+    let slot = free[classIndex(of: expert)].removeLast()
+    if let stagingSlot = stagedSlot(of: expert) {
+      unstage(expert)
+      slotOfExpert[Int(expert)] = Int32(stagingSlot)
+      spare[classIndex(of: expert)].append(slot)
+    } else {
+      slotOfExpert[Int(expert)] = slot
+    }
   }
 
   mutating func release(_ expert: Int32) {
@@ -63,5 +86,36 @@ struct SlotTable: Sendable {
   mutating func pass(_ expert: Int32, through window: Int, turn: Int) {
     let slots = free[classIndex(of: expert)]
     slotOfExpert[Int(expert)] = slots[slots.count - window + turn % window]
+  }
+
+  // MARK: - Staging
+
+  /// The slot that `expert` is staged in.
+  func stagedSlot(of expert: Int32) -> Int? {
+    let slot = slotOfStaged[Int(expert)]
+    return slot < 0 ? nil : Int(slot)
+  }
+
+  /// The staged experts that share slots with those of `layer`, the first staged first.
+  func staged(layer: Int) -> [Int32] { staged[plan.classOfLayer[layer]] }
+
+  /// Gives `expert` a staging slot; nil if none is free.
+  mutating func stage(_ expert: Int32) -> Int? {
+    guard let slot = spare[classIndex(of: expert)].popLast() else { return nil }
+    slotOfStaged[Int(expert)] = slot
+    staged[classIndex(of: expert)].append(expert)
+    return Int(slot)
+  }
+
+  /// Frees the staging slot of `expert`.
+  mutating func discard(_ expert: Int32) {
+    guard let slot = stagedSlot(of: expert) else { return }
+    spare[classIndex(of: expert)].append(Int32(slot))
+    unstage(expert)
+  }
+
+  private mutating func unstage(_ expert: Int32) {
+    slotOfStaged[Int(expert)] = -1
+    staged[classIndex(of: expert)].removeAll { $0 == expert }
   }
 }

@@ -124,9 +124,11 @@ extension MoEModel {
     return try timedToken(at: step % transformer.cache.capacity, logits: .last)
   }
 
-  /// Decodes some token at `position`; returns the seconds it took.
-  func timedToken(at position: Int, logits: MoETransformer.Logits) throws -> Double {
-    let token: [Int32] = [Int32(position * 37 % transformer.description.vocabularySize)]
+  /// Decodes `token`, or any, at `position`; returns the seconds it took.
+  package func timedToken(_ token: Int32? = nil, at position: Int, logits: MoETransformer.Logits)
+    throws -> Double
+  {
+    let token = [token ?? Int32(position * 37 % transformer.description.vocabularySize)]
     let start = monotonicNanoseconds()
     try transformer.forward(token.span, at: position, phase: .decode, logits: logits) { _, _ in }
     return Double(monotonicNanoseconds() - start) / 1e9
@@ -144,7 +146,7 @@ extension MoEModel {
       phase: .prefill)
   }
 
-  private static func append(_ trace: RoutingTrace, event: Int, to routing: inout Routing) {
+  static func append(_ trace: RoutingTrace, event: Int, to routing: inout Routing) {
     let (experts, weights) = (trace.experts(of: event), trace.weights(of: event))
     for place in experts.indices {
       let weight =

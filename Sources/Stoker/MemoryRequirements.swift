@@ -11,7 +11,7 @@ public struct MemoryRequirements: Hashable, Sendable, Codable {
   public let process: Int
   public let denseWeights: Int
   public let keyValueCache: Int
-  /// Working memory of attention and experts.
+  /// Working memory of attention, experts and prediction.
   public let activations: Int
   /// Slots for one layer's top-k experts: without them nothing can be computed.
   public let minimumSlots: Int
@@ -37,6 +37,10 @@ struct RunShape {
   let context: Int
   let tokenCapacity: Int
   let keyValueType: KeyValueType
+  /// How the routing is predicted; nil: it is not.
+  let predictor: PredictorKind?
+  /// The heads that it is predicted with, where they are fitted.
+  let heads: (file: PredictorFile, data: DataFile)?
 
   var expertScratchByteCount: Int {
     ExpertRuntime.scratchByteCount(
@@ -52,15 +56,22 @@ struct RunShape {
     let buffers = TransformerBuffers.byteCount(
       description, tokenCapacity: tokenCapacity, positions: context, threadCount: threadCount,
       kernels: kernels)
+    var prediction = 0
+    if predictor != nil {
+      prediction = MemoryLedger.footprint(
+        RouterPredictor.byteCount(description, kernels: kernels))
+      if let heads { prediction += MemoryLedger.footprint(heads.file.byteCount(in: heads.data)) }
+    }
     let minimumSlots = SlotPlan.minimumByteCount(
       expertByteCounts: geometry.slotByteCounts, topK: description.expertsPerToken)
     let allSlots = geometry.slotByteCounts.reduce(0) { $0 + $1 * layout.expertCount }
     return MemoryRequirements(
       process: process,
-      denseWeights: MemoryLedger.footprint(DenseWeights.byteCount(of: layout, files: files)),
+      denseWeights: MemoryLedger.footprint(
+        DenseWeights.byteCount(of: layout.denseTensors, files: files)),
       keyValueCache: MemoryLedger.footprint(cache),
       activations: MemoryLedger.footprint(buffers)
-        + MemoryLedger.footprint(expertScratchByteCount),
+        + MemoryLedger.footprint(expertScratchByteCount) + prediction,
       minimumSlots: MemoryLedger.footprint(minimumSlots),
       allSlots: MemoryLedger.footprint(allSlots))
   }

@@ -2,7 +2,7 @@ internal import Checkpoints
 internal import DirectIO
 public import ExpertRuntime
 public import Logging
-internal import Models
+package import Models
 internal import Residency
 internal import Routing
 internal import Tensors
@@ -21,9 +21,15 @@ public final class MoEModel {
   /// Records the routing of every generation; nil records nothing.
   public var recorder: RoutingRecorder? {
     didSet {
+      transformer.onState = nil
       guard let recorder else {
         transformer.onRouting = nil
         return
+      }
+      if recorder.predictor != nil {
+        transformer.onState = { [transformer] point, layer, rows in
+          recorder.take(point, layer: layer, rows: rows, of: transformer)
+        }
       }
       transformer.onRouting = { layer, position, phase, routing, score in
         recorder.record(
@@ -31,7 +37,7 @@ public final class MoEModel {
       }
     }
   }
-  let transformer: MoETransformer
+  package let transformer: MoETransformer
   let pool: WorkerPool
   private let engine: any ReadEngine
 
@@ -58,13 +64,14 @@ public final class MoEModel {
     pool = try ExpertRuntime.makePool(threadCount: shape.threadCount)
     let plan = ExpertRuntime.slotPlan(
       geometry: shape.geometry, expertCount: shape.layout.expertCount,
-      topK: shape.description.expertsPerToken, capacity: wanted - requirements.fixed)
+      topK: shape.description.expertsPerToken, capacity: wanted - requirements.fixed,
+      staging: options.prefetch != .off)
     guard let plan else { throw tooSmall }
     let slots = try ledger.allocate("expert slots", byteCount: plan.byteCount)
     engine = try ExpertRuntime.makeEngine(
       options.io, files: shape.files, slots: slots, expertCount: shape.layout.expertCount)
     let weights = try DenseWeights(
-      shape.layout, files: shape.files, engine: engine, ledger: ledger)
+      shape.layout.denseTensors, files: shape.files, engine: engine, ledger: ledger)
     let cache = try KeyValueCache(
       layers: shape.description.layerCount, heads: shape.description.kvHeadCount,
       dimension: shape.description.headDimension, capacity: shape.context,
@@ -74,7 +81,8 @@ public final class MoEModel {
       threadCount: shape.threadCount, kernels: shape.kernels, ledger: ledger)
     let runtime = ExpertRuntime(
       layout: shape.layout, geometry: shape.geometry, topK: shape.description.expertsPerToken,
-      tokenCapacity: shape.tokenCapacity, plan: plan, policy: options.policy, slotMemory: slots,
+      tokenCapacity: shape.tokenCapacity, plan: plan, policy: options.policy,
+      prefetch: options.prefetch.parameters, slotMemory: slots,
       scratch: try ledger.allocate("expert activations", byteCount: shape.expertScratchByteCount),
       files: shape.files, engine: engine, pool: pool, kernels: shape.kernels)
     transformer = MoETransformer(
@@ -82,11 +90,38 @@ public final class MoEModel {
       buffers: buffers, pool: pool, kernels: shape.kernels)
     configuration = RunConfiguration(
       shape, engine: engine, runtime: runtime, slots: slots, policy: options.policy)
+    if let kind = shape.predictor, runtime.canPrefetch {
+      transformer.predictor = try predictor(kind, shape, ledger: ledger)
+    }
     for fallback in configuration.fallbacks { logger.warning("\(fallback)") }
     if runtime.holdsEveryExpert {
       let total = shape.layout.totalExpertByteCount
       try runtime.preload { done, all in progress(total / all * done, total) }
     }
+  }
+
+  /// A predictor beside the model's own, in memory beside its budget: by the fitted heads where there
+  /// are any, else corrected.
+  func makePredictor() throws -> RouterPredictor {
+    let shape = try file.shape(ModelOptions(context: transformer.cache.capacity))
+    return try predictor(
+      shape.heads == nil ? .corrected : .fitted, shape, ledger: MemoryLedger(budget: .max))
+  }
+
+  /// A predictor of the model's routing.
+  /// - Throws: an error that names the file of the fitted heads, if they are not the model's.
+  func predictor(
+    _ kind: PredictorKind, _ shape: RunShape, ledger: MemoryLedger
+  ) throws -> RouterPredictor {
+    var heads: PredictorHeads?
+    if kind == .fitted, let fitted = shape.heads {
+      try fitted.file.validate(shape.description, routers: transformer.routerFingerprint)
+      heads = try PredictorHeads(
+        fitted.file, data: fitted.data, layerCount: shape.description.layerCount, ledger: ledger)
+    }
+    return try RouterPredictor(
+      kind, heads: heads, model: shape.description, kernels: shape.kernels, pool: pool,
+      ledger: ledger)
   }
 
   /// Checks that ids are in the vocabulary and fit the context with `extra` more positions.

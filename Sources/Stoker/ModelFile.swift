@@ -1,6 +1,7 @@
 internal import Checkpoints
 internal import DirectIO
 internal import ExpertRuntime
+internal import Foundation
 public import Models
 internal import Residency
 internal import Tensors
@@ -83,11 +84,31 @@ public final class ModelFile {
     }
     let kernels = Kernels(set: try KernelSet.selected())
     let files = try checkpointFiles.map { try DataFile(path: $0.path, direct: options.direct) }
+    let heads = try predictorHeads(options)
     return RunShape(
       description: description, layout: layout,
       geometry: ExpertGeometry(layout: layout, files: files), files: files, kernels: kernels,
       threadCount: threads, context: context,
       tokenCapacity: min(ModelOptions.chunkTokenCount, context),
-      keyValueType: options.keyValueType ?? (attentionType == .f32 ? .f32 : .f16))
+      keyValueType: options.keyValueType ?? (attentionType == .f32 ? .f32 : .f16),
+      predictor: options.prefetch == .off
+        ? nil : options.predictor ?? (heads == nil ? .corrected : .fitted),
+      heads: heads)
+  }
+
+  /// The heads fitted to the model, if `options` ask for them or leave it open and there are any.
+  /// - Throws: `StokerError.noPredictor` if they are asked for in vain; an error that names their file.
+  private func predictorHeads(
+    _ options: ModelOptions
+  ) throws -> (file: PredictorFile, data: DataFile)? {
+    guard options.prefetch != .off, options.predictor ?? .fitted == .fitted else { return nil }
+    let path = PredictorFile.path(ofModel: path)
+    guard FileManager.default.fileExists(atPath: path) else {
+      guard options.predictor == nil else {
+        throw StokerError.noPredictor(path: path, model: self.path)
+      }
+      return nil
+    }
+    return (try PredictorFile(path: path), try DataFile(path: path, direct: .off))
   }
 }

@@ -3,6 +3,25 @@ public import Models
 public import Residency
 internal import Tensors
 
+/// Whether experts are read before the router asks for them.
+public enum PrefetchMode: Hashable, Sendable {
+  /// As many as pay, and none while none do.
+  case auto
+  /// None.
+  case off
+  /// At most this many of a layer, even when it has not paid lately.
+  case depth(Int)
+
+  var parameters: PrefetchPlanner.Parameters {
+    var parameters = PrefetchPlanner.Parameters()
+    if case .depth(let count) = self {
+      parameters.depth = count
+      parameters.isGoverned = false
+    }
+    return parameters
+  }
+}
+
 /// How a model is to be run. Every default is chosen for the machine at hand.
 public struct ModelOptions: Sendable {
   /// Bytes that weights, key-value cache, slots, scratch and the process itself may come to; nil:
@@ -19,6 +38,11 @@ public struct ModelOptions: Sendable {
   public var keyValueType: KeyValueType?
   /// Which expert goes when room is needed; one that `PolicyName.canRun`.
   public var policy: PolicyName
+  /// Whether experts are read before the router asks for them.
+  public var prefetch: PrefetchMode
+  /// How the routing is predicted; nil: by the heads fitted to the model where there are any, else
+  /// corrected.
+  public var predictor: PredictorKind?
   /// How experts are read.
   public var io: ReadEngineKind
   /// Whether reads pass by the page cache.
@@ -27,7 +51,8 @@ public struct ModelOptions: Sendable {
   /// The defaults.
   public init(
     memory: Int? = nil, processMemory: Int? = nil, context: Int? = nil, threads: Int? = nil,
-    keyValueType: KeyValueType? = nil, policy: PolicyName = .nextUse, io: ReadEngineKind = .auto,
+    keyValueType: KeyValueType? = nil, policy: PolicyName = .nextUse,
+    prefetch: PrefetchMode = .auto, predictor: PredictorKind? = nil, io: ReadEngineKind = .auto,
     direct: DirectPolicy = .auto
   ) {
     self.memory = memory
@@ -36,6 +61,8 @@ public struct ModelOptions: Sendable {
     self.threads = threads
     self.keyValueType = keyValueType
     self.policy = policy
+    self.prefetch = prefetch
+    self.predictor = predictor
     self.io = io
     self.direct = direct
   }

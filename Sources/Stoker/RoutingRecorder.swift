@@ -1,4 +1,6 @@
 internal import Checkpoints
+internal import Models
+internal import Residency
 public import Routing
 internal import Tensors
 
@@ -13,20 +15,34 @@ public final class RoutingRecorder {
   private var failure: TraceError?
   private let expertCount: Int
   private let hasScores: Bool
+  /// Predicts what is recorded, if predictions are.
+  private(set) var predictor: RouterPredictor?
+  /// The latest predictions, [layers][distances * experts].
+  private var predictions: [[UInt8]] = []
 
   /// Records runs of `model` into the trace at `path`, which is gone on with if it exists.
   ///
   /// - Parameters:
   ///   - workload: what is processed, in words.
   ///   - scores: whether the router's scores of all experts are recorded too, a byte each.
-  /// - Throws: `TraceError`; `.mismatch` if the trace there is of another model.
+  ///   - predictions: whether what they are predicted to be is, for decoded tokens and at every distance
+  ///     that prefetch makes use of, by the fitted heads where there are any, else corrected.
+  /// - Throws: `TraceError`; `.mismatch` if the trace there is of another model; an error that names the
+  ///   file of the fitted heads.
   public init(
-    path: String, model: MoEModel, workload: String = "", scores: Bool = false
-  ) throws(TraceError) {
+    path: String, model: MoEModel, workload: String = "", scores: Bool = false,
+    predictions: Bool = false
+  ) throws {
     var header = model.traceHeader(workload: workload)
+    if predictions {
+      predictor = try model.makePredictor()
+      header.predictionDistances = Array(0...PrefetchPlanner.farthest)
+    }
     header.hasScores = scores
     hasScores = scores
     expertCount = header.geometry.expertCount
+    let unknown = [UInt8](repeating: .max, count: header.predictionDistances.count * expertCount)
+    self.predictions = Array(repeating: unknown, count: header.geometry.layerCount)
     writer = try TraceWriter(appendingTo: path, header: header)
     sequence = writer.lastSequence
   }
@@ -59,10 +75,20 @@ public final class RoutingRecorder {
         }
       }
     }
+    if predictor != nil, phase == .decode, routing.tokenCount == 1 {
+      event.predictions += predictions[layer]
+    }
     do throws(TraceError) {
       try writer.append(event)
     } catch {
       failure = error
+    }
+  }
+
+  /// Takes note of what `layer` is predicted to score.
+  func predict(layer: Int, distance: Int, scores: [Float]) {
+    for (expert, score) in scores.enumerated() {
+      predictions[layer][distance * expertCount + expert] = TraceScore.code(of: score)
     }
   }
 
@@ -71,6 +97,38 @@ public final class RoutingRecorder {
   public func finish() throws(TraceError) {
     if let failure { throw failure }
     try writer.finish()
+  }
+}
+
+extension RoutingRecorder {
+  /// Takes note of what a model that decodes one token tells at a point of a layer, and predicts by it.
+  func take(
+    _ point: MoETransformer.StatePoint, layer: Int, rows: UnsafeBufferPointer<Float>,
+    of transformer: MoETransformer
+  ) {
+    guard let predictor, let row = rows.baseAddress else { return }
+    let width = point == .scores ? expertCount : transformer.description.hiddenSize
+    func predict(_ target: Int, _ distance: Int) {
+      guard predictor.predicts(layer: target, distance: distance) else { return }
+      self.predict(
+        layer: target, distance: distance,
+        scores: transformer.predictedScores(of: target, distance: distance, by: predictor))
+    }
+    // Of a prompt, the last token is what decoding begins after.
+    let last = row + rows.count - width
+    let isToken = rows.count == width
+    switch point {
+    case .beforeAttention:
+      guard isToken else { return }
+      predictor.note(beforeAttentionOf: layer, state: last)
+      predict(layer, 0)
+    case .atRouter:
+      guard isToken else { return }
+      predictor.note(atRouterOf: layer, state: last)
+      for distance in 1...PrefetchPlanner.farthest { predict(layer + distance, distance) }
+    case .scores:
+      predictor.note(scoresOf: layer, last)
+    }
   }
 }
 

@@ -28,6 +28,10 @@ public struct RunConfiguration: Hashable, Sendable, Codable {
   public let slotMemory: Int
   /// Which expert goes when room is needed.
   public let policy: String
+  /// How the routing is predicted for prefetching; nil: nothing is read ahead.
+  public let predictor: PredictorKind?
+  /// Slots for experts that are read ahead, beside those of `slots`.
+  public let stagingSlots: Int
   /// What had to be done without, and why, each once.
   public let fallbacks: [String]
 }
@@ -50,6 +54,8 @@ extension RunConfiguration {
     experts = runtime.layerCount * runtime.expertCount
     slotMemory = runtime.slotPlan.capacity
     self.policy = policy.name
+    predictor = runtime.canPrefetch ? shape.predictor : nil
+    stagingSlots = runtime.slotPlan.stagingCount * runtime.slotPlan.classes.count
     fallbacks = runtime.fallbacks
   }
 }

@@ -10,6 +10,8 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
   case option(name: String, found: String, expected: String)
   /// A trace is not of a model of this shape, or cannot be run on it.
   case trace(reason: String)
+  /// Fitted heads are asked for and there are none.
+  case noPredictor(path: String, model: String)
   /// Too few tokens to score.
   case tooShort(tokens: Int, needed: Int)
 
@@ -26,6 +28,8 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
       "\(name) is \(found), expected \(expected)"
     case .trace(let reason):
       "the trace cannot be replayed on this model: \(reason)"
+    case .noPredictor(let path, let model):
+      "there are no fitted heads at '\(path)'; make them with 'stoker fit-predictor \(model) --text FILE'"
     case .tooShort(let tokens, let needed):
       "the text has \(tokens) tokens; scoring needs at least \(needed)"
     }

@@ -1,6 +1,6 @@
 public import ArgumentParser
 public import Residency
-import Stoker
+public import Stoker
 
 /// A number of bytes as people write it: 4GiB, 1.5G, 512MiB, 300000.
 struct ByteSize: ExpressibleByArgument {
@@ -30,6 +30,21 @@ extension PolicyName: ExpressibleByArgument {
   public var defaultValueDescription: String { name }
 }
 
+extension PrefetchMode: ExpressibleByArgument {
+  public init?(argument: String) {
+    switch argument {
+    case "auto": self = .auto
+    case "off": self = .off
+    default:
+      guard let depth = Int(argument), depth > 0 else { return nil }
+      self = .depth(depth)
+    }
+  }
+
+  public var defaultValueDescription: String { "\(self)" }
+}
+
+extension PredictorKind: ExpressibleByArgument {}
 extension ReadEngineKind: ExpressibleByArgument {}
 extension DirectPolicy: ExpressibleByArgument {}
 extension KeyValueType: ExpressibleByArgument {}
@@ -82,6 +97,19 @@ struct ModelArguments: ParsableArguments {
       valueName: "policy"))
   var policy: PolicyName = .nextUse
 
+  @Option(
+    help: ArgumentHelp(
+      "Read experts before the router asks for them: auto, off, or at most so many of a layer.",
+      discussion: "auto reads what pays, and nothing while nothing does.",
+      valueName: "auto|off|count"))
+  var prefetch: PrefetchMode = .auto
+
+  @Option(
+    help: ArgumentHelp(
+      "How the routing is predicted.",
+      discussion: "Default: fitted, if 'stoker fit-predictor' has been run; else corrected."))
+  var predictor: PredictorKind?
+
   @OptionGroup var running: RunningArguments
 
   /// The options for a model; `context` is used where none was given.
@@ -89,6 +117,8 @@ struct ModelArguments: ParsableArguments {
     var options = running.options(context: context ?? needed)
     options.memory = memory?.byteCount
     options.policy = policy
+    options.prefetch = prefetch
+    options.predictor = predictor
     return options
   }
 }

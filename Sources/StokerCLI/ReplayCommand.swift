@@ -74,6 +74,13 @@ struct ReplayCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Read experts ahead by this predictor, with --hardware.",
+      discussion: "One of \(ReplayPredictor.names.joined(separator: ", ")). recorded are the "
+        + "predictions of 'stoker run --record-candidates'.", valueName: "predictor"))
+  var predictor: ReplayPredictor?
+
+  @Option(
+    help: ArgumentHelp(
       "Run this model with the trace's routing and compare what is simulated with what is measured.",
       discussion: "Its layers, experts and slots are the ones replayed; each token is routed to as "
         + "many experts as in the trace. Without --hardware the machine is measured before each run.",
@@ -121,6 +128,9 @@ struct ReplayCommand: ParsableCommand {
   func validate() throws {
     guard (1...99).contains(repeats) else { throw ValidationError("--repeats must be 1 to 99.") }
     guard (1...4096).contains(batch) else { throw ValidationError("--batch must be 1 to 4096.") }
+    guard predictor == nil || (hardware != nil && live == nil && scope == .global) else {
+      throw ValidationError("--predictor needs --hardware, one pool of memory, and no --live.")
+    }
     guard sample == nil || (hardware == nil && live == nil && sample!.share > 0) else {
       throw ValidationError(
         "--sample must be above 0%, and goes with neither --hardware nor --live: times need all layers."
@@ -156,6 +166,7 @@ struct ReplayCommand: ParsableCommand {
     var options = ReplayOptions()
     options.policies = policies
     options.hardware = try hardware?.read()
+    options.predictor = predictor
     options.layerShare = sample?.share
     options.capacities = capacities
     options.scope = scope
@@ -166,6 +177,11 @@ struct ReplayCommand: ParsableCommand {
     var page = ReplayPage()
     for path in traces {
       let trace = try arguments.open([path])
+      if predictor == .recorded, trace.header.predictionDistances.isEmpty {
+        throw InputError(
+          path: path,
+          reason: "it has no predictions; record them with 'stoker run --record-candidates'")
+      }
       let comparison = try Comparison(trace, name: path, options: options)
       var progress = ProgressLine(path)
       let found = comparison.rows { done in
@@ -199,6 +215,7 @@ struct ReplayCommand: ParsableCommand {
     if traces.count > 1 { head.insert("trace", at: 0) }
     if batch > 1 { head.append("union/memory") }
     if hardware != nil { head += ["tokens/s", "TPOT p50", "p95", "p99", "stall"] }
+    if predictor != nil { head += ["read ahead", "needed", "in time"] }
     return formatTable(
       head,
       rows.map { row in
@@ -217,6 +234,15 @@ struct ReplayCommand: ParsableCommand {
           ]
         } else if hardware != nil {
           cells += Array(repeating: "-", count: 5)
+        }
+        if let prefetch = row.prefetch {
+          let issued = max(1, prefetch.issuedBytes)
+          cells += [
+            formatBytes(Int(prefetch.issuedBytes)), percent(prefetch.neededBytes / issued),
+            percent(prefetch.inTimeBytes / issued),
+          ]
+        } else if predictor != nil {
+          cells += Array(repeating: "-", count: 3)
         }
         if batch > 1 { cells.append(formatFixed(row.meanUnionOverCapacity, digits: 2)) }
         return cells
@@ -294,4 +320,8 @@ struct CapacityList: ExpressibleByArgument {
       }
     }.joined(separator: ",")
   }
+}
+
+extension ReplayPredictor: ExpressibleByArgument {
+  package init?(argument: String) { self.init(name: argument) }
 }

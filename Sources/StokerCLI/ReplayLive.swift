@@ -44,7 +44,9 @@ struct LiveComparison {
       path: modelPath, expertsPerToken: trace.header.geometry.topK)
     try file.validateShape(of: trace)
     let steps = (0..<trace.eventCount).lazy.map { Int(trace.step(of: $0)) + 1 }.max() ?? 1
-    let options = arguments.options(context: min(steps, file.contextLength, 4096))
+    var options = arguments.options(context: min(steps, file.contextLength, 4096))
+    // The model's own states say nothing of the trace's routing.
+    options.prefetch = .off
     let requirements = try file.requirements(options)
     var rows: [Row] = []
     for capacity in capacities {

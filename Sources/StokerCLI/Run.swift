@@ -70,6 +70,9 @@ struct Run: ParsableCommand {
   @Flag(help: "Record the router's scores of all experts too, a byte each.")
   var recordScores = false
 
+  @Flag(help: "Record what the scores were predicted to be too: three bytes for each expert.")
+  var recordCandidates = false
+
   @Flag(help: "Go on after an end-of-text token.")
   var ignoreEnd = false
 
@@ -87,8 +90,8 @@ struct Run: ParsableCommand {
     guard given == 1 else {
       throw ValidationError("Give one of --prompt, --prompt-file and --token-ids.")
     }
-    guard record != nil || !recordScores else {
-      throw ValidationError("--record-scores needs --record.")
+    guard record != nil || !(recordScores || recordCandidates) else {
+      throw ValidationError("--record-scores and --record-candidates need --record.")
     }
     guard maxTokens >= 0 else { throw ValidationError("--max-tokens must be 0 or more.") }
   }
@@ -100,7 +103,8 @@ struct Run: ParsableCommand {
     let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
     let loaded = try loadModel(file, arguments.options(context: needed))
     if let record {
-      let recorder = try RoutingRecorder(path: record, model: loaded, scores: recordScores)
+      let recorder = try RoutingRecorder(
+        path: record, model: loaded, scores: recordScores, predictions: recordCandidates)
       noteTornEnd(of: record, byteCount: recorder.cutByteCount, "were cut off")
       loaded.recorder = recorder
     }

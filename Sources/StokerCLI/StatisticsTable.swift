@@ -41,6 +41,7 @@ struct StatisticsTable {
         "\(c.slots) for \(c.experts) experts, \(c.slotMemory) bytes\(c.hugePages ? ", huge pages" : "")"
       ),
       ("policy", c.policy),
+      ("prefetch", prefetch),
       ("kernels", "\(c.kernels), \(c.threads) \(c.threads == 1 ? "thread" : "threads")"),
       (
         "read engine",
@@ -57,6 +58,16 @@ struct StatisticsTable {
 
   private var perToken: String {
     statistics.demandedBytesPerToken.map { ", \(formatBytes(Int($0))) per token" } ?? ""
+  }
+
+  private var prefetch: String {
+    let c = statistics.configuration
+    guard let predictor = c.predictor else { return "off" }
+    let ledger = statistics.experts.totalPrefetch
+    func share(_ value: Double?) -> String { value.map(percent) ?? "-" }
+    return "\(predictor.rawValue), \(c.stagingSlots) staging slots; "
+      + "\(formatBytes(ledger.issued.byteCount)) read ahead, \(share(ledger.accuracy)) needed, "
+      + "\(share(ledger.timeliness)) of that in time"
   }
 
   private var disk: String {

@@ -18,7 +18,7 @@ struct StokerCommand: ParsableCommand {
     version: "0.1.0",
     subcommands: [
       Demo.self, Run.self, Perplexity.self, Inspect.self, Synth.self, Trace.self,
-      ReplayCommand.self,
+      ReplayCommand.self, FitPredictor.self, PredictEval.self,
     ])
 
   static func main() {

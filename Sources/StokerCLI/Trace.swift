@@ -194,7 +194,8 @@ struct TraceExport: ParsableCommand {
     var lines = TraceLines.header(trace.header)
     for index in 0..<trace.eventCount {
       trace.read(index, into: &event)
-      lines += TraceLines.line(event, topK: trace.header.geometry.topK)
+      lines += TraceLines.line(
+        event, topK: trace.header.geometry.topK, experts: trace.header.geometry.expertCount)
       if lines.count > 1 << 20 {
         try Terminal.write(lines)
         lines.removeAll(keepingCapacity: true)

@@ -52,6 +52,13 @@ struct TraceInfo: ParsableCommand {
       ("routed experts", "\(statistics.routedExperts)"),
       ("weights", trace.header.hasWeights ? "yes" : "no"),
       ("router scores", trace.header.hasScores ? "yes" : "no"),
+      (
+        "predictions",
+        trace.header.predictionDistances.isEmpty
+          ? "no"
+          : "at distance "
+            + trace.header.predictionDistances.map(String.init).joined(separator: ", ")
+      ),
       ("hottest fifth", "\(percent(statistics.hottestFifthShare)) of the routed experts"),
       (
         "entropy",
@@ -126,6 +133,7 @@ private struct TraceReport: Encodable {
   let expertBytes: [Int]
   let hasWeights: Bool
   let hasScores: Bool
+  let predictionDistances: [Int]
   let workload: String
   let provenance: String
   let statistics: TraceStatistics
@@ -140,6 +148,7 @@ private struct TraceReport: Encodable {
     expertBytes = header.geometry.expertByteCounts
     hasWeights = header.hasWeights
     hasScores = header.hasScores
+    predictionDistances = header.predictionDistances
     workload = header.workload
     provenance = header.provenance
     self.statistics = statistics

@@ -53,7 +53,7 @@ package struct Product {
 /// order that its product's method fixes, so the split changes no bit of the result.
 package final class ProductBatch {
   private let kernels: Kernels
-  private let pool: WorkerPool
+  package let pool: WorkerPool
   private let capacity: Int
   private let products: UnsafeMutablePointer<Product>
   private var count = 0

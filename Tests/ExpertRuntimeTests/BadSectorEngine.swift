@@ -33,6 +33,8 @@ final class BadSectorEngine: ReadEngine {
   }
 
   func submit() { engine.submit() }
+  func promote(tag: UInt64) -> Bool { engine.promote(tag: tag) }
+  func cancel(tag: UInt64) -> Bool { engine.cancel(tag: tag) }
 
   func poll(_ body: (ReadCompletion) -> Void) {
     var completions: [ReadCompletion] = []

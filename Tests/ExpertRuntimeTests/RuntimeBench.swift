@@ -17,6 +17,8 @@ struct RuntimeSetup: Sendable, CustomStringConvertible {
   var threads = 1
   var tokenCapacity = 12
   var policy = PolicyName.lru
+  /// Whether some slots are for experts that are read ahead.
+  var staging = false
 
   var description: String {
     "\(slots.rawValue) slots, \(io.rawValue), direct \(direct.rawValue), \(threads) threads"
@@ -55,10 +57,14 @@ struct RuntimeBench {
       case .half: sizes.reduce(0, +) * model.expertCount / 2
       case .minimum: SlotPlan.minimumByteCount(expertByteCounts: sizes, topK: model.topK)
       }
-    plan = try #require(
+    let divided = try #require(
       SlotPlan(
         expertByteCounts: sizes, expertsPerLayer: model.expertCount, topK: model.topK,
         capacity: capacity))
+    plan =
+      setup.staging
+      ? divided.withStaging(
+        expertByteCounts: sizes, expertsPerLayer: model.expertCount, topK: model.topK) : divided
     let slots = try Arena(byteCount: plan.byteCount)
     let kernels = Kernels(set: try KernelSet.selected())
     let scratch = ExpertRuntime.scratchByteCount(

@@ -185,7 +185,7 @@ import Testing
     var event = TraceEvent()
     for index in 0..<trace.eventCount {
       trace.read(index, into: &event)
-      text += TraceLines.line(event, topK: 2)
+      text += TraceLines.line(event, topK: 2, experts: trace.header.geometry.expertCount)
     }
     let again = try TraceImport.open([
       folder.write(String(decoding: text, as: UTF8.self), to: "lines")

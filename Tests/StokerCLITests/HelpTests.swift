@@ -36,6 +36,8 @@ import Testing
           "--csv", "--experts", "--expert-bytes", "--help",
         ]
       ),
+      ("fit-predictor", ["<model>", "--text", "--tokens", "--distances", "--json", "--help"]),
+      ("predict-eval", ["<subject>", "--text", "--more", "--distance", "--html", "--json"]),
       ("trace", ["info", "import", "export", "merge", "slice", "permute", "--help"]),
     ])
   func everySubcommandListsItsOptions(_ name: String, options: [String]) throws {
@@ -54,7 +56,7 @@ import Testing
   @Test func theProgramListsItsSubcommands() throws {
     let outcome = try StokerProcess.run(["--help"])
     #expect(outcome.exit == .code(0))
-    for name in ["demo", "run", "perplexity", "inspect", "synth"] {
+    for name in ["demo", "run", "perplexity", "inspect", "synth", "fit-predictor", "predict-eval"] {
       #expect(outcome.output.contains("\n  \(name) "), "--help does not list \(name)")
     }
   }

@@ -1,5 +1,9 @@
 import Foundation
 import Logging
+import Placement
+import Replay
+import Residency
+import Routing
 import Testing
 
 @testable import Stoker
@@ -79,7 +83,7 @@ import Testing
     var event = TraceEvent()
     for index in 0..<trace.eventCount {
       trace.read(index, into: &event)
-      text += TraceLines.line(event, topK: topK)
+      text += TraceLines.line(event, topK: topK, experts: experts)
       for token in 0..<event.experts.count / topK {
         let scores = event.scores[token * experts..<(token + 1) * experts].map {
           TraceScore.probability(of: $0)
@@ -103,6 +107,74 @@ import Testing
     }
     // Another kind of trace is not appended to.
     #expect(throws: TraceError.self) { try RoutingRecorder(path: path, model: model) }
+  }
+
+  /// Predictions are recorded for decoded tokens, come back from JSON lines, and are what replays
+  /// prefetch by: the better they are, the less is waited for.
+  @Test func predictionsAreRecordedAndReplayed() throws {
+    let (path, lines) = (Self.scratch(), Self.scratch())
+    defer { for file in [path, lines] { try? FileManager.default.removeItem(atPath: file) } }
+    let model = try Self.model()
+    let plain = try model.generate(Self.request)
+    let recorder = try RoutingRecorder(path: path, model: model, predictions: true)
+    model.recorder = recorder
+    #expect(try model.generate(Self.request).tokens == plain.tokens)
+    try recorder.finish()
+    let trace = try RoutingTrace(path: path)
+    let (geometry, distances) = (trace.header.geometry, trace.header.predictionDistances)
+    #expect(distances == [0, 1, 2])
+    var text = TraceLines.header(trace.header)
+    var event = TraceEvent()
+    var found = 0
+    var chosen = 0
+    for index in 0..<trace.eventCount {
+      trace.read(index, into: &event)
+      text += TraceLines.line(event, topK: geometry.topK, experts: geometry.expertCount)
+      guard event.phase == .decode else {
+        #expect(event.predictions.isEmpty)
+        continue
+      }
+      try #require(event.predictions.count == 3 * geometry.expertCount)
+      for (place, distance) in distances.enumerated() {
+        let row = event.predictions[
+          place * geometry.expertCount..<(place + 1) * geometry.expertCount]
+        // Nothing is predicted from before the first layer.
+        #expect(row.allSatisfy { $0 == 255 } == (event.layer < distance))
+        guard distance == 0 else { continue }
+        let codes = Array(row)
+        let order = codes.indices.sorted { codes[$0] < codes[$1] }.prefix(geometry.topK)
+        found += order.count { event.experts.contains(UInt16($0)) }
+        chosen += geometry.topK
+      }
+    }
+    #expect(Double(found) > 0.6 * Double(chosen))
+    try Data(text).write(to: URL(fileURLWithPath: lines))
+    let imported = try TraceImport.open([lines])
+    var other = TraceEvent()
+    for index in 0..<trace.eventCount {
+      trace.read(index, into: &event)
+      imported.read(index, into: &other)
+      #expect(event == other || event.weights != other.weights)
+      #expect(event.predictions == other.predictions)
+    }
+    var options = ReplayOptions()
+    options.policies = [.nextUse]
+    options.capacities = [.share(0.3)]
+    options.hardware = HardwareProfile(
+      name: "", readBytesPerSecond: 1e9, readLatencySeconds: 1e-4, computeBytesPerSecond: 8e9,
+      layerSeconds: 1e-4, tokenSeconds: 1e-4)
+    func row(_ predictor: ReplayPredictor?) throws -> ReplayRow {
+      options.predictor = predictor
+      return try #require(
+        try Comparison(trace, name: "", options: options).rows { _ in true }.first)
+    }
+    let (without, with) = (try row(nil), try row(.recorded))
+    let ahead = try #require(with.prefetch)
+    #expect(without.prefetch == nil && with.hits == without.hits)
+    #expect(ahead.issuedBytes > 0 && ahead.neededBytes <= ahead.issuedBytes)
+    #expect(ahead.inTimeBytes <= ahead.neededBytes)
+    #expect(try #require(with.times).tpotMeanSeconds < without.times!.tpotMeanSeconds)
+    #expect(with.stallShare! < without.stallShare!)
   }
 
   @Test func anotherModelsTraceIsLeftAlone() throws {

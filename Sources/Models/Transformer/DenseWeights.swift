@@ -3,7 +3,7 @@ package import DirectIO
 package import ExpertRuntime
 package import Tensors
 
-/// The tensors that every token uses, resident for the life of the model.
+/// Tensors that are resident for the life of the model, such as those that every token uses.
 package final class DenseWeights {
   private struct Place {
     let tensor: TensorInfo
@@ -14,27 +14,29 @@ package final class DenseWeights {
   private let memory: Arena
   private let places: [String: Place]
 
-  /// The bytes the dense tensors take in memory, each from a page of its own.
-  package static func byteCount(of layout: ExpertLayout, files: [DataFile]) -> Int {
-    layout.denseTensors.reduce(0) { sum, tensor in
+  /// The bytes that `tensors` take in memory, each from a page of its own.
+  package static func byteCount(of tensors: [TensorInfo], files: [DataFile]) -> Int {
+    tensors.reduce(0) { sum, tensor in
       let span = files[tensor.file].span(offset: tensor.offset, byteCount: tensor.byteCount)
       return sum + pageAligned(span.byteCount)
     }
   }
 
-  /// Reads the dense tensors through `engine`.
+  /// Reads `tensors` through `engine`.
+  /// - Parameter name: what the memory is for.
   /// - Throws: `RuntimeError.engine` naming the tensor that could not be read.
   package init(
-    _ layout: ExpertLayout, files: [DataFile], engine: any ReadEngine, ledger: MemoryLedger
+    _ tensors: [TensorInfo], files: [DataFile], engine: any ReadEngine, ledger: MemoryLedger,
+    name: String = "dense weights"
   ) throws(RuntimeError) {
     var places: [Place] = []
     var end = 0
-    for tensor in layout.denseTensors {
+    for tensor in tensors {
       let span = files[tensor.file].span(offset: tensor.offset, byteCount: tensor.byteCount)
       places.append(Place(tensor: tensor, span: span, offset: end))
       end += pageAligned(span.byteCount)
     }
-    memory = try ledger.allocate("dense weights", byteCount: end)
+    memory = try ledger.allocate(name, byteCount: end)
     self.places = Dictionary(uniqueKeysWithValues: places.map { ($0.tensor.name, $0) })
 
     var failure: (tag: Int, error: IOError)?

@@ -13,6 +13,16 @@ package import Tensors
 /// The bits of a value depend on the tokens and on how the prompt was split into chunks, which the
 /// budget and the threads have no say in: few tokens and many take different kernels.
 package final class MoETransformer {
+  /// Where in a layer `onState` is told of values, one row for every token.
+  package enum StatePoint: Sendable {
+    /// The residual stream before attention, [tokens, hidden].
+    case beforeAttention
+    /// The residual stream that the router sees, before its norm, [tokens, hidden].
+    case atRouter
+    /// The router's scores before their softmax, [tokens, experts].
+    case scores
+  }
+
   /// Which tokens' logits a pass is to give.
   package enum Logits: Sendable { case none, last, all }
 
@@ -42,6 +52,11 @@ package final class MoETransformer {
         _ score: (_ token: Int, _ expert: Int) -> Float
       ) -> Void
     )?
+  /// Predicts the routing of the layers to come, so that their experts are read ahead; nil: nothing is.
+  package var predictor: RouterPredictor?
+  /// Told of the states and scores that predictors are fitted to and judged by.
+  package var onState:
+    ((_ point: StatePoint, _ layer: Int, _ rows: UnsafeBufferPointer<Float>) -> Void)?
   let kernels: Kernels
   let pool: WorkerPool
   let layers: [Layer]
@@ -102,6 +117,7 @@ package final class MoETransformer {
     precondition(count > 0 && count <= runtime.tokenCapacity, "token count out of range")
     precondition(position + count <= cache.capacity, "the key-value cache is full")
     let hidden = description.hiddenSize
+    if position == 0 { predictor?.beginSequence() }
     for index in 0..<count {
       embed(tokens[index], into: buffers.residual + index * hidden)
       rotary.fill(
@@ -109,9 +125,18 @@ package final class MoETransformer {
         sines: buffers.sines + index * (description.headDimension / 2),
         position: position + index)
     }
+    let predictor =
+      phase == .decode && count == 1 && forceRouting == nil && runtime.wantsPredictions
+      ? predictor : nil
     for layer in 0..<description.layerCount {
+      tell(.beforeAttention, layer, buffers.residual, count * hidden)
+      predictor?.note(beforeAttentionOf: layer, state: buffers.residual)
+      predict(layer: layer, distance: 0, by: predictor)
       attend(layer: layer, position: position, count: count)
-      try routeAndMix(layer: layer, position: position, count: count, phase: phase)
+      tell(.atRouter, layer, buffers.residual, count * hidden)
+      predictor?.note(atRouterOf: layer, state: buffers.residual)
+      try routeAndMix(
+        layer: layer, position: position, count: count, phase: phase, predictor: predictor)
     }
     switch logits {
     case .none: break
@@ -140,10 +165,12 @@ package final class MoETransformer {
     append(layer.key, of: input, into: buffers.keyRows, count: count)
     append(layer.value, of: input, into: buffers.valueRows, count: count)
     batch.run()
+    runtime.advanceReads()
     let heads = AttentionLoop(
       model: self, layer: index, position: position, tokenCount: count)
     pool.run(heads.storing, chunkCount: count)
     pool.run(heads, chunkCount: heads.chunkCount)
+    runtime.advanceReads()
     buffers.mixed.quantize(0..<count, kernels: kernels, pool: pool)
     append(layer.output, of: buffers.mixed, into: buffers.branchRows, count: count)
     batch.run()
@@ -160,10 +187,42 @@ package final class MoETransformer {
         tokenCount: count))
   }
 
+  // MARK: - Prediction
+
+  /// Reads ahead what `layer` is predicted to need, if it is predicted at `distance`.
+  private func predict(layer: Int, distance: Int, by predictor: RouterPredictor?) {
+    guard let predictor, predictor.predicts(layer: layer, distance: distance) else { return }
+    let start = monotonicNanoseconds()
+    let scores = predictor.predict(
+      layer: layer, distance: distance, norm: layers[layer].expertNorm,
+      router: layers[layer].router)
+    runtime.predict(layer: layer, distance: distance, scores: scores.span, since: start)
+  }
+
+  /// What the router of `layer` is predicted to give each expert, by what `predictor` was told last.
+  package func predictedScores(
+    of layer: Int, distance: Int, by predictor: RouterPredictor
+  ) -> [Float] {
+    var scores = Array(
+      predictor.predict(
+        layer: layer, distance: distance, norm: layers[layer].expertNorm,
+        router: layers[layer].router))
+    scores.withUnsafeMutableBufferPointer {
+      kernels.softmax($0.baseAddress!, count: $0.count)
+    }
+    return scores
+  }
+
+  private func tell(
+    _ point: StatePoint, _ layer: Int, _ rows: UnsafePointer<Float>, _ count: Int
+  ) {
+    onState?(point, layer, UnsafeBufferPointer(start: rows, count: count))
+  }
+
   // MARK: - Experts
 
   private func routeAndMix(
-    layer index: Int, position: Int, count: Int, phase: Phase
+    layer index: Int, position: Int, count: Int, phase: Phase, predictor: RouterPredictor?
   ) throws(RuntimeError) {
     let layer = layers[index]
     let experts = description.expertCount
@@ -174,6 +233,9 @@ package final class MoETransformer {
     }
     append(layer.router, of: input, into: buffers.routerRows, count: count)
     batch.run()
+    runtime.advanceReads()
+    tell(.scores, index, buffers.router, count * experts)
+    self.predictor?.note(scoresOf: index, buffers.routerRows[count - 1])
     routing.removeAll()
     for token in 0..<count {
       let scores = UnsafeMutableBufferPointer(
@@ -185,7 +247,12 @@ package final class MoETransformer {
     forceRouting?(index, &routing)
     onRouting?(index, position, phase, routing) { buffers.routerRows[$0][$1] }
     try runtime.executeInput(
-      layer: index, routing: routing, into: buffers.branch, phase: phase)
+      layer: index, routing: routing, into: buffers.branch, phase: phase
+    ) {
+      predict(layer: index + 1, distance: 1, by: predictor)
+      // Farther is less sure: only so that the disk is not idle.
+      if runtime.diskIsIdle { predict(layer: index + 2, distance: 2, by: predictor) }
+    }
     kernels.add(buffers.branch, to: buffers.residual, count: count * description.hiddenSize)
   }
 

@@ -125,7 +125,7 @@ package struct ReplayPage {
     """
   }
 
-  private static let style = """
+  static let style = """
     :root{--ink:#1c2430;--soft:#5d6b7c;--rule:#dfe4ea;--paper:#fff;--cold:#f1f4f7;
     --c0:#1c2430;--c1:#c2410c;--c2:#1d6fb8;--c3:#2e8540;--c4:#7c3aed;--c5:#b8860b;--c6:#0e8a92;
     --c7:#c02670;--c8:#6b7280;--c9:#84500f;--heat:194,65,12}

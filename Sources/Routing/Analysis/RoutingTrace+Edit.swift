@@ -12,12 +12,13 @@ extension RoutingTrace {
     for (index, trace) in traces.enumerated() {
       let (a, b) = (traces[0].header, trace.header)
       guard a.geometry == b.geometry, a.hasWeights == b.hasWeights,
-        a.hasScores == b.hasScores
+        a.hasScores == b.hasScores, a.predictionDistances == b.predictionDistances
       else {
         throw .mismatch(
           path: names[index], other: names[0],
           reason:
-            "their numbers of layers, experts or bytes differ, or one has no weights or scores")
+            "their numbers of layers, experts or bytes differ, or one has no weights, scores or predictions"
+        )
       }
       var highest: Int32 = -1
       for place in 0..<trace.eventCount {

@@ -6,6 +6,7 @@ public struct RoutingTrace: Sendable {
     var layer: UInt16
     var isPrefill: Bool
     var first: Int
+    var firstPrediction: Int
   }
 
   /// What the trace says of itself.
@@ -17,6 +18,7 @@ public struct RoutingTrace: Sendable {
   private var experts: [UInt16] = []
   private var weights: [Float] = []
   private var scores: [UInt8] = []
+  private var predictions: [UInt8] = []
 
   /// A trace without events.
   public init(header: TraceHeader) { self.header = header }
@@ -66,13 +68,18 @@ public struct RoutingTrace: Sendable {
     precondition(
       event.scores.count == (header.hasScores ? scoreCount(event.experts.count) : 0),
       "scores do not match the experts")
+    precondition(
+      event.predictions.isEmpty || event.predictions.count == header.predictionByteCount,
+      "predictions do not match the header")
     records.append(
       Record(
         sequence: event.sequence, step: event.step, layer: UInt16(event.layer),
-        isPrefill: event.phase == .prefill, first: experts.count))
+        isPrefill: event.phase == .prefill, first: experts.count,
+        firstPrediction: predictions.count))
     experts += event.experts
     weights += event.weights
     scores += event.scores
+    predictions += event.predictions
   }
 
   /// The scores that belong to so many expert ids.
@@ -92,6 +99,7 @@ public struct RoutingTrace: Sendable {
     event.experts += experts[places]
     if header.hasWeights { event.weights += weights[places] }
     event.scores += scores(of: index)
+    event.predictions += predictions(of: index)
   }
 
   /// The layer of event `index`.
@@ -115,6 +123,14 @@ public struct RoutingTrace: Sendable {
     guard header.hasScores else { return [] }
     let places = accesses(of: index)
     return scores[scoreCount(places.lowerBound)..<scoreCount(places.upperBound)]
+  }
+
+  /// The scores that event `index` was predicted to have, as `TraceScore` codes them, [distances,
+  /// experts]; empty where it has none.
+  public func predictions(of index: Int) -> ArraySlice<UInt8> {
+    let end =
+      index + 1 < records.count ? records[index + 1].firstPrediction : predictions.count
+    return predictions[records[index].firstPrediction..<end]
   }
 
   /// The number of expert ids of event `index`: tokens * topK.

@@ -8,12 +8,14 @@ struct TraceCodec {
     static let step = Flags(rawValue: 4)
     static let layer = Flags(rawValue: 8)
     static let tokens = Flags(rawValue: 16)
-    static let all: Flags = [.decode, .sequence, .step, .layer, .tokens]
+    static let predictions = Flags(rawValue: 32)
+    static let all: Flags = [.decode, .sequence, .step, .layer, .tokens, .predictions]
   }
 
   private let geometry: RoutingGeometry
   private let hasWeights: Bool
   private let hasScores: Bool
+  private let predictionByteCount: Int
   private let expertBits: Int
   private var sequence: Int32 = 0
   private var step: Int32 = 0
@@ -23,6 +25,7 @@ struct TraceCodec {
     geometry = header.geometry
     hasWeights = header.hasWeights
     hasScores = header.hasScores
+    predictionByteCount = header.predictionByteCount
     expertBits = max(1, Int.bitWidth - (geometry.expertCount - 1).leadingZeroBitCount)
   }
 
@@ -42,6 +45,7 @@ struct TraceCodec {
     if event.step != step { flags.insert(.step) }
     if event.layer != layer + 1 { flags.insert(.layer) }
     if tokens != 1 { flags.insert(.tokens) }
+    if !event.predictions.isEmpty { flags.insert(.predictions) }
     bytes.append(flags.rawValue)
     if flags.contains(.sequence) { Self.append(UInt64(event.sequence), to: &bytes) }
     if flags.contains(.step) { Self.append(UInt64(event.step), to: &bytes) }
@@ -55,6 +59,7 @@ struct TraceCodec {
     }
     output.flush(to: &bytes)
     bytes += event.scores
+    bytes += event.predictions
     (sequence, step, layer) = (event.sequence, event.step, event.layer)
   }
 
@@ -100,7 +105,17 @@ struct TraceCodec {
     else { return false }
     event.phase = flags.contains(.decode) ? .decode : .prefill
     (event.sequence, event.step, event.layer) = (sequence, step, layer)
-    return readRouting(bytes, at: &position, accesses: tokens * geometry.topK, into: &event)
+    guard readRouting(bytes, at: &position, accesses: tokens * geometry.topK, into: &event) else {
+      return false
+    }
+    guard flags.contains(.predictions) else { return true }
+    let predictions = position..<position + predictionByteCount
+    guard tokens == 1, predictionByteCount > 0, predictions.upperBound <= bytes.count else {
+      return false
+    }
+    event.predictions += bytes[predictions]
+    position = predictions.upperBound
+    return true
   }
 
   /// The most tokens of one event.

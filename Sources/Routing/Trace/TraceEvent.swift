@@ -18,6 +18,9 @@ public struct TraceEvent: Hashable, Sendable {
   /// The router's scores of all experts of the layer as `TraceScore` codes them, [tokens, experts];
   /// empty where the trace has none.
   public var scores: [UInt8] = []
+  /// The scores that were predicted at the header's distances, as `TraceScore` codes them, [distances,
+  /// experts]; empty where there are none, as in prompts.
+  public var predictions: [UInt8] = []
 
   /// An event of no tokens.
   public init() {}
@@ -27,5 +30,6 @@ public struct TraceEvent: Hashable, Sendable {
     experts.removeAll(keepingCapacity: true)
     weights.removeAll(keepingCapacity: true)
     scores.removeAll(keepingCapacity: true)
+    predictions.removeAll(keepingCapacity: true)
   }
 }

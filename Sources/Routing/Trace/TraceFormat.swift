@@ -56,6 +56,7 @@ extension TraceFrame {
     var provenance: String
     var hasWeights: Bool
     var hasScores: Bool?
+    var predictionDistances: [Int]?
 
     enum CodingKeys: String, CodingKey {
       case model, experts, workload, provenance
@@ -65,6 +66,7 @@ extension TraceFrame {
       case slotBytes = "slot_bytes"
       case hasWeights = "has_weights"
       case hasScores = "has_scores"
+      case predictionDistances = "prediction_distances"
     }
 
     init(_ header: TraceHeader) {
@@ -78,6 +80,7 @@ extension TraceFrame {
       provenance = header.provenance
       hasWeights = header.hasWeights
       hasScores = header.hasScores ? true : nil
+      predictionDistances = header.predictionDistances.isEmpty ? nil : header.predictionDistances
     }
 
     var header: TraceHeader? {
@@ -91,12 +94,17 @@ extension TraceFrame {
         // A slot holds an expert, and what aligned reads bring besides.
         zip(slotBytes, expertBytes).allSatisfy({ ($1...2 << 40).contains($0) })
       else { return nil }
+      let distances = predictionDistances ?? []
+      guard distances.count <= 16, distances.allSatisfy({ (0..<64).contains($0) }),
+        zip(distances, distances.dropFirst()).allSatisfy({ $0 < $1 })
+      else { return nil }
       return TraceHeader(
         model: model,
         geometry: RoutingGeometry(
           expertCount: experts, topK: expertsPerToken, expertByteCounts: expertBytes),
         elementTypes: elementTypes, slotByteCounts: slotBytes, workload: workload,
-        provenance: provenance, hasWeights: hasWeights, hasScores: hasScores ?? false)
+        provenance: provenance, hasWeights: hasWeights, hasScores: hasScores ?? false,
+        predictionDistances: distances)
     }
   }
 }

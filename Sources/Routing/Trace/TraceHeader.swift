@@ -17,12 +17,16 @@ public struct TraceHeader: Hashable, Sendable {
   public var hasWeights: Bool
   /// Whether every event has the router's scores of all experts.
   public var hasScores: Bool
+  /// The lookahead distances at which decoded events may have predicted scores, ascending; empty: none
+  /// has any.
+  public var predictionDistances: [Int]
 
   /// Makes a header.
   public init(
     model: String, geometry: RoutingGeometry, elementTypes: [String] = [],
     slotByteCounts: [Int] = [],
-    workload: String = "", provenance: String = "", hasWeights: Bool, hasScores: Bool = false
+    workload: String = "", provenance: String = "", hasWeights: Bool, hasScores: Bool = false,
+    predictionDistances: [Int] = []
   ) {
     self.model = model
     self.geometry = geometry
@@ -32,5 +36,9 @@ public struct TraceHeader: Hashable, Sendable {
     self.provenance = provenance
     self.hasWeights = hasWeights
     self.hasScores = hasScores
+    self.predictionDistances = predictionDistances
   }
+
+  /// The bytes of an event's predictions, where it has any.
+  var predictionByteCount: Int { predictionDistances.count * geometry.expertCount }
 }

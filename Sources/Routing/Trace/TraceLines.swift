@@ -8,7 +8,11 @@ public enum TraceLines {
   }
 
   /// The line of `event`.
-  public static func line(_ event: TraceEvent, topK: Int) -> [UInt8] {
+  ///
+  /// - Parameters:
+  ///   - topK: experts of a token.
+  ///   - experts: experts of a layer.
+  public static func line(_ event: TraceEvent, topK: Int, experts: Int) -> [UInt8] {
     func rows<Value>(_ values: [Value], of count: Int? = nil) -> [[Value]] {
       let count = count ?? topK
       return stride(from: 0, to: values.count, by: count).map { Array(values[$0..<$0 + count]) }
@@ -20,8 +24,9 @@ public enum TraceLines {
         weights: event.weights.isEmpty ? nil : rows(event.weights),
         scores: event.scores.isEmpty
           ? nil
-          : rows(event.scores.map(Int.init), of: event.scores.count * topK / event.experts.count)
-      ))
+          : rows(event.scores.map(Int.init), of: event.scores.count * topK / event.experts.count),
+        predictions: event.predictions.isEmpty
+          ? nil : rows(event.predictions.map(Int.init), of: experts)))
   }
 
   private static func encode(_ value: some Encodable) -> [UInt8] {
@@ -44,6 +49,7 @@ public enum TraceLines {
     let experts: [[Int]]
     let weights: [[Float]]?
     let scores: [[Int]]?
+    let predictions: [[Int]]?
   }
 }
 
@@ -99,7 +105,18 @@ extension TraceImport {
       else {
         throw fail("scores", "\(scores.count) of them", "a number to 255 for each expert")
       }
+      let predictions = line.predictions?.joined().map { $0 } ?? []
+      guard
+        predictions.isEmpty
+          || line.experts.count == 1 && predictions.count == trace!.header.predictionByteCount,
+        predictions.allSatisfy({ (0...255).contains($0) })
+      else {
+        throw fail(
+          "predictions", "\(predictions.count) of them",
+          "of one token a number to 255 for each distance and expert")
+      }
       event.removeAll()
+      event.predictions = predictions.map(UInt8.init)
       event.scores = scores.map(UInt8.init)
       event.sequence = Int32(line.seq)
       event.phase = line.phase

@@ -47,13 +47,14 @@ public final class TraceWriter {
       var reader = try TraceReader(file)
       guard reader.header.geometry == header.geometry, reader.header.model == header.model,
         reader.header.hasWeights == header.hasWeights,
-        reader.header.hasScores == header.hasScores
+        reader.header.hasScores == header.hasScores,
+        reader.header.predictionDistances == header.predictionDistances
       else {
         throw .mismatch(
           path: path, other: "the trace to be recorded",
           reason:
             "one is of '\(reader.header.model)', the other of '\(header.model)', or their shapes "
-            + "differ, or only one has router scores; name another file")
+            + "differ, or only one has router scores or predictions; name another file")
       }
       var event = TraceEvent()
       while try reader.next(into: &event) { lastSequence = max(lastSequence, event.sequence) }

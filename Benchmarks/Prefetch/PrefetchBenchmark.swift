@@ -1,0 +1,101 @@
+import ArgumentParser
+import ExpertRuntime
+import Foundation
+import Logging
+import Models
+import Stoker
+
+/// Decodes the same tokens with prefetch and without, token by token in turn, in one process.
+@main
+struct PrefetchBenchmark: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Decode speed with prefetch against without, as a table.",
+    discussion: """
+      Two models of the same file and budget decode every token one after the other, in alternating \
+      order. The ratio is the median over blocks of 16 tokens; 'idle' is the disk's idle time without \
+      prefetch; 'bound' is the share reached of 1 / max(bytes / bandwidth, time without waiting).
+      """)
+
+  @Argument(help: "GGUF files.")
+  var models: [String]
+
+  @Option(help: "Shares of the experts that fit in memory, in percent.")
+  var shares = "15,25,50,75"
+
+  @Option(help: "Tokens to decode in each cell.")
+  var tokens = 256
+
+  @Option(help: "A text to take the tokens from; without one they are arbitrary.")
+  var text: String?
+
+  @Option(help: "on, off or both: whether reads pass by the page cache.")
+  var direct = "both"
+
+  @Option(help: "gate-reuse, corrected or fitted.")
+  var predictor: String?
+
+  func run() throws {
+    print(
+      "| model | experts in memory | reads | off tokens/s | auto tokens/s | ratio | idle | bound | hits | used | in time | predictor |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for path in models {
+      let file = try ModelFile(path: path)
+      for share in shares.split(separator: ",").compactMap({ Double($0) }) {
+        for policy in direct == "both"
+          ? [DirectPolicy.on, .off] : [DirectPolicy(rawValue: direct)!]
+        {
+          try measure(file, share: share / 100, direct: policy)
+        }
+      }
+    }
+  }
+
+  private func measure(_ file: ModelFile, share: Double, direct: DirectPolicy) throws {
+    var options = ModelOptions(context: tokens + 64, direct: direct)
+    options.predictor = predictor.flatMap(PredictorKind.init)
+    let needs = try file.requirements(options)
+    options.processMemory = needs.process
+    options.memory = needs.minimumBudget - needs.minimumSlots + Int(share * Double(needs.allSlots))
+    options.memory = max(options.memory!, needs.minimumBudget)
+    let logger = Logger(label: "benchmark")
+    options.prefetch = .off
+    let off = try Cell(file, options, logger)
+    options.prefetch = .auto
+    let auto = try Cell(file, options, logger)
+    let ids = try tokenIDs(file)
+    for (position, token) in ids.enumerated() {
+      let isTimed = position >= 48
+      for cell in position % 2 == 0 ? [off, auto] : [auto, off] {
+        try cell.decode(token, at: position, isTimed: isTimed)
+      }
+    }
+    let ratios = zip(off.blocks, auto.blocks).map { $0 / $1 }.sorted()
+    let ledger = auto.experts.totalPrefetch
+    let name = file.path.split(separator: "/").last.map(String.init) ?? file.path
+    func number(_ value: Double?, _ digits: Int = 2) -> String {
+      guard let value else { return "-" }
+      let scale = [1.0, 10, 100, 1000][digits]
+      return "\((value * scale).rounded() / scale)"
+    }
+    let busy = Double(off.experts.diskBusyNanoseconds) / 1e9
+    let columns = [
+      name, "\(Int(share * 100)) %", direct == .on ? "direct" : "buffered",
+      number(off.tokensPerSecond), number(auto.tokensPerSecond),
+      number(ratios[ratios.count / 2], 3), number(1 - busy / off.seconds),
+      number(auto.shareOfBound), number(auto.experts.decode.hitRate), number(ledger.accuracy),
+      number(ledger.timeliness),
+      number(Double(auto.experts.predictionNanoseconds) / 1e9 / auto.seconds, 3),
+    ]
+    print("| " + columns.joined(separator: " | ") + " |")
+  }
+
+  private func tokenIDs(_ file: ModelFile) throws -> [Int32] {
+    let count = tokens + 48
+    guard let text else { return (0..<count).map { Int32($0 * 7919 % 4096) } }
+    var ids = file.tokenizer.encodePrompt(
+      bytes: Array(try Data(contentsOf: URL(fileURLWithPath: text))))
+    if ids.count > count { ids.removeSubrange(count...) }
+    return ids
+  }
+}

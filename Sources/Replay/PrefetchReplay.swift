@@ -1,0 +1,179 @@
+internal import Foundation
+internal import Placement
+package import Residency
+internal import Routing
+
+/// What predicts the routing in a replay.
+package enum ReplayPredictor: Hashable, Sendable {
+  /// The predictions that the trace was recorded with.
+  case recorded
+  /// A predictor over the history of routing.
+  case history(HistoryPredictorName)
+
+  /// What `--predictor` takes.
+  package init?(name: String) {
+    if name == "recorded" {
+      self = .recorded
+    } else if let history = HistoryPredictorName(rawValue: name) {
+      self = .history(history)
+    } else {
+      return nil
+    }
+  }
+
+  package static let names = ["recorded"] + HistoryPredictorName.allCases.map(\.rawValue)
+}
+
+/// Bytes that a replay read ahead.
+package struct PrefetchAccount: Encodable, Hashable, Sendable {
+  package var issuedBytes = 0.0
+  /// Of these, the bytes of experts that were needed.
+  package var neededBytes = 0.0
+  /// And of these, those of experts that were there when the router decided.
+  package var inTimeBytes = 0.0
+}
+
+/// Prefetching in simulated time: the runtime's planner decides, the disk reads while it has nothing else
+/// to do, and what it has not begun when the router decides is demanded or forgotten.
+struct PrefetchReplay {
+  /// Experts staged at a time, beside the memory that is replayed.
+  private static let stagedCount = 4
+
+  private struct Staged {
+    var expert: Int32
+    /// Seconds of its reading that are left; all of them until it has begun.
+    var left: Double
+    /// Whether its layer is still to come.
+    var isAwaited = true
+  }
+
+  private let predictor: ReplayPredictor
+  private let trace: RoutingTrace
+  private let profile: HardwareProfile
+  private var planner: PrefetchPlanner
+  private var history: HistoryPredictor?
+  private var sequence: Int32 = -1
+  private var staged: [Staged] = []
+  private var busySeconds = 0.0
+  private var seconds = 0.0
+  private(set) var account = PrefetchAccount()
+
+  init(_ predictor: ReplayPredictor, trace: RoutingTrace, profile: HardwareProfile) {
+    self.predictor = predictor
+    self.trace = trace
+    self.profile = profile
+    var parameters = PrefetchPlanner.Parameters()
+    parameters.isGoverned = false
+    parameters.depth = Self.stagedCount
+    planner = PrefetchPlanner(geometry: trace.header.geometry, parameters: parameters)
+    if case .history(let name) = predictor {
+      history = HistoryPredictor(name, geometry: trace.header.geometry, farthest: 1)
+    }
+  }
+
+  private func readSeconds(layer: Int) -> Double {
+    Double(trace.header.geometry.expertByteCounts[layer]) / profile.readBytesPerSecond
+  }
+
+  /// The router has decided: what was read ahead is settled.
+  /// - Returns: the seconds that are left of reading each missed expert that was begun ahead.
+  mutating func begin(_ event: borrowing RoutingEvent, missed: [Int32]) -> [Double] {
+    planner.settle(event)
+    let full = readSeconds(layer: event.layer)
+    let bytes = Double(trace.header.geometry.expertByteCounts[event.layer])
+    var ahead: [Double] = []
+    var kept: [Staged] = []
+    for var expert in staged {
+      guard Int(expert.expert) / trace.header.geometry.expertCount == event.layer else {
+        kept.append(expert)
+        continue
+      }
+      guard expert.left < full else { continue }
+      let wasAwaited = expert.isAwaited
+      if wasAwaited { account.issuedBytes += bytes * (1 - expert.left / full) }
+      if missed.contains(expert.expert) {
+        account.neededBytes += bytes * (1 - expert.left / full)
+        if expert.left == 0 { account.inTimeBytes += bytes }
+        ahead.append(expert.left)
+      } else if expert.left == 0 {
+        // It may be needed by a later token, unless its slot is.
+        expert.isAwaited = false
+        kept.append(expert)
+      }
+    }
+    staged = kept
+    return ahead
+  }
+
+  /// The layer of `event` has been executed in `time`: reads ahead until the router of the next one, that
+  /// of event `next` of the trace, decides.
+  mutating func end(
+    _ event: borrowing RoutingEvent, time: LayerTime, next: Int?, residents: ResidentTable
+  ) {
+    seconds += time.seconds + profile.layerSeconds
+    busySeconds += time.readSeconds
+    observe(event, next: next)
+    guard let next, trace.phase(of: next) == .decode else { return }
+    let layer = trace.layer(of: next)
+    if layer == event.layer + 1 { predict(layer, 1, of: next, residents) }
+    read(for: max(0, time.seconds - time.readSeconds))
+    predict(layer, 0, of: next, residents)
+    read(for: profile.layerSeconds)
+  }
+
+  private mutating func observe(_ event: borrowing RoutingEvent, next: Int?) {
+    guard history != nil else { return }
+    let first = event.layer * trace.header.geometry.expertCount
+    history?.observe(layer: event.layer, experts: event.experts.map { Int($0) - first })
+    if let next, trace.sequence(of: next) != sequence {
+      sequence = trace.sequence(of: next)
+      history?.beginSequence()
+    }
+  }
+
+  /// Decides anew what is worth reading of `layer`.
+  private mutating func predict(
+    _ layer: Int, _ distance: Int, of event: Int, _ residents: ResidentTable
+  ) {
+    guard let scores = scores(layer, distance, of: event) else { return }
+    planner.predict(
+      layer: layer, distance: distance, scores: scores.span, residents: residents,
+      utilisation: Float(busySeconds / max(seconds, .leastNormalMagnitude)))
+    let full = readSeconds(layer: layer)
+    let wanted = planner.wanted
+    let experts = trace.header.geometry.expertCount
+    staged.removeAll {
+      Int($0.expert) / experts == layer && $0.isAwaited && $0.left == full
+        && !wanted.contains($0.expert)
+    }
+    for expert in wanted where !staged.contains(where: { $0.expert == expert }) {
+      if staged.count == Self.stagedCount {
+        guard let old = staged.firstIndex(where: { !$0.isAwaited }) else { break }
+        staged.remove(at: old)
+      }
+      staged.append(Staged(expert: expert, left: full))
+    }
+  }
+
+  /// The scores predicted of `layer`, in the unit of their logarithms; nil if none are.
+  private func scores(_ layer: Int, _ distance: Int, of event: Int) -> [Float]? {
+    if let history { return distance == 1 ? history.scores(layer: layer, distance: 1) : nil }
+    guard let place = trace.header.predictionDistances.firstIndex(of: distance) else { return nil }
+    let codes = trace.predictions(of: event)
+    guard !codes.isEmpty else { return nil }
+    let first = codes.startIndex + place * trace.header.geometry.expertCount
+    let row = codes[first..<first + trace.header.geometry.expertCount]
+    guard row.contains(where: { $0 != .max }) else { return nil }
+    return row.map { -Float($0) }
+  }
+
+  /// Lets the disk read for so long what is staged, one after the other.
+  private mutating func read(for window: Double) {
+    var left = window
+    for index in staged.indices where staged[index].isAwaited && left > 0 {
+      let spent = min(left, staged[index].left)
+      staged[index].left -= spent
+      left -= spent
+    }
+  }
+}

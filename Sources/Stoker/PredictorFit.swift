@@ -1,0 +1,268 @@
+internal import Checkpoints
+internal import ExpertRuntime
+internal import Foundation
+internal import Models
+internal import Tensors
+
+/// What a fit of predictor heads came to.
+public struct PredictorFit: Sendable, Codable {
+  /// Where the heads are.
+  public let path: String
+  public let byteCount: Int
+  /// Tokens fitted to.
+  public let tokens: Int
+  /// How far predicted scores are from the router's on tokens held out, by distance.
+  public let heldOut: [Distance]
+
+  /// One distance.
+  public struct Distance: Sendable, Codable {
+    public let distance: Int
+    /// The mean squared error over all layers, of gate reuse and of the heads.
+    public let gateReuseError: Double
+    public let fittedError: Double
+  }
+}
+
+extension MoEModel {
+  /// Tokens of a context; each begins anew.
+  static let fitWindow = 512
+
+  /// Fits linear heads to the routing of `tokens` and writes them beside the model.
+  ///
+  /// Ridge regression of the router's scores on the state a number of layers before, divided by its root
+  /// mean square, and on the layer's scores for the token before. The ridge draws towards gate reuse
+  /// (arXiv 2411.01433), so that few tokens do no harm; its size is chosen on every eighth window, or
+  /// on one of fewer, which is held out.
+  ///
+  /// - Parameters:
+  ///   - distances: layers from the state to the scores predicted; 0 is from before the layer's own
+  ///     attention.
+  ///   - memory: bytes for the sums of the fit; with less, the text passes through the model more often.
+  ///   - isCancelled: asked before every window; nothing is written when it says so.
+  ///   - progress: called with the tokens run so far and in all.
+  /// - Returns: nil if it was cancelled.
+  /// - Throws: `StokerError.tooShort`, `.option`; `CheckpointError` if the file cannot be written.
+  public func fitPredictor(
+    to tokens: [Int32], distances: [Int] = [0, 1, 2], memory: Int = 2 << 30,
+    isCancelled: () -> Bool = { false }, progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
+  ) throws -> PredictorFit? {
+    let window = min(Self.fitWindow, transformer.cache.capacity)
+    guard tokens.count >= 2 * window else {
+      throw StokerError.tooShort(tokens: tokens.count, needed: 2 * window)
+    }
+    for distance in distances {
+      guard (0...RouterPredictor.farthest).contains(distance) else {
+        throw StokerError.option(
+          name: "the distance", found: "\(distance)", expected: "0 to \(RouterPredictor.farthest)")
+      }
+    }
+    try checkVocabulary(of: tokens)
+    let shape = transformer.description
+    let heads = (0..<shape.layerCount).flatMap { layer in
+      distances.filter { $0 <= layer }.map { FittedHead(layer: layer, distance: $0) }
+    }
+    let each =
+      2
+      * NormalEquations.byteCount(
+        inputs: shape.hiddenSize + shape.expertCount + 1, outputs: shape.expertCount)
+    let groupSize = min(heads.count, max(1, memory / each))
+    let groups = stride(from: 0, to: heads.count, by: groupSize).map {
+      Array(heads[$0..<min(heads.count, $0 + groupSize)])
+    }
+    let total = groups.count * tokens.count
+    let period = min(8, tokens.count / window)
+    var fitted: [FittedHead] = []
+    defer { transformer.onState = nil }
+    for (index, group) in groups.enumerated() {
+      let sums = FitSums(group, model: shape)
+      transformer.onState = { sums.take($0, layer: $1, rows: Array($2)) }
+      for first in stride(from: 0, to: tokens.count - 1, by: window) {
+        if isCancelled() { return nil }
+        sums.isHeldOut = first / window % period == period - 1
+        let part = tokens[first..<min(tokens.count, first + window)]
+        _ = try prefill(part, at: 0, logits: .none, isCancelled: { false }, { _, _ in })
+        progress(index * tokens.count + first + part.count, total)
+      }
+      transformer.onState = nil
+      fitted += sums.solve { transformer.foldedRouter(layer: $0) }
+    }
+    let path = PredictorFile.path(ofModel: file.path)
+    let byteCount = try write(fitted, distances: distances, to: path)
+    return PredictorFit(
+      path: path, byteCount: byteCount, tokens: tokens.count,
+      heldOut: distances.map { distance in
+        let heads = fitted.filter { $0.distance == distance }
+        func mean(_ error: (FittedHead) -> Double) -> Double {
+          heads.map(error).reduce(0, +) / Double(max(1, heads.count))
+        }
+        return .init(
+          distance: distance, gateReuseError: mean(\.gateReuseError),
+          fittedError: mean(\.error))
+      })
+  }
+
+  private func write(_ heads: [FittedHead], distances: [Int], to path: String) throws -> Int {
+    let shape = transformer.description
+    let columns = shape.hiddenSize + shape.expertCount
+    var writer = try GGUFWriter(
+      path: path,
+      metadata: [
+        ("general.architecture", .string(PredictorFile.architecture)),
+        (PredictorFile.versionKey, .uint32(UInt32(PredictorFile.currentVersion))),
+        (PredictorFile.distancesKey, .array(.int32(distances.sorted().map(Int32.init)))),
+        (PredictorFile.routersKey, .string(transformer.routerFingerprint)),
+      ],
+      tensors: heads.flatMap { head in
+        [
+          GGUFWriter.Tensor(
+            name: PredictorFile.weight(head.layer, head.distance), type: .f16,
+            shape: [columns, shape.expertCount]),
+          GGUFWriter.Tensor(
+            name: PredictorFile.bias(head.layer, head.distance), type: .f32,
+            shape: [shape.expertCount]),
+        ]
+      })
+    for head in heads {
+      var bytes: [UInt8] = []
+      for expert in 0..<shape.expertCount {
+        for column in 0..<columns {
+          let value = Float16(head.weights[column * shape.expertCount + expert])
+          withUnsafeBytes(of: value.bitPattern.littleEndian) { bytes += $0 }
+        }
+      }
+      try writer.append(bytes)
+      bytes = []
+      for bias in head.weights[(columns * shape.expertCount)...] {
+        withUnsafeBytes(of: bias.bitPattern.littleEndian) { bytes += $0 }
+      }
+      try writer.append(bytes)
+    }
+    let byteCount = Int(writer.byteCount)
+    try writer.finish()
+    return byteCount
+  }
+}
+
+/// One head, being fitted or done.
+struct FittedHead {
+  let layer: Int
+  let distance: Int
+  /// [hidden + experts + 1, experts]; the last row is the bias.
+  var weights: [Float] = []
+  /// The mean squared errors on what was held out.
+  var gateReuseError = 0.0
+  var error = 0.0
+}
+
+/// The sums of a group of heads while the text passes through the model.
+final class FitSums {
+  /// Ridges that are tried, relative to the inputs' mean square; the last leaves gate reuse as it is.
+  private static let ridges = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+
+  var isHeldOut = false
+  private let model: ModelDescription
+  private let heads: [FittedHead]
+  private var fitted: [NormalEquations]
+  private var heldOut: [NormalEquations]
+  /// States of the window divided by their root mean squares, by layer, where a head needs them.
+  private var beforeAttention: [Int: [Float]] = [:]
+  private var atRouter: [Int: [Float]] = [:]
+
+  init(_ heads: [FittedHead], model: ModelDescription) {
+    self.heads = heads
+    self.model = model
+    let empty = NormalEquations(
+      inputs: model.hiddenSize + model.expertCount + 1, outputs: model.expertCount)
+    fitted = Array(repeating: empty, count: heads.count)
+    heldOut = fitted
+  }
+
+  /// Takes what the model tells at a point of a layer, one row for every token of the window.
+  func take(_ point: MoETransformer.StatePoint, layer: Int, rows: [Float]) {
+    switch point {
+    case .beforeAttention:
+      guard heads.contains(where: { $0.distance == 0 && $0.layer == layer }) else { return }
+      beforeAttention[layer] = normalized(rows)
+    case .atRouter:
+      guard heads.contains(where: { $0.distance > 0 && $0.layer - $0.distance == layer }) else {
+        return
+      }
+      atRouter[layer] = normalized(rows)
+    case .scores:
+      for (index, head) in heads.enumerated() where head.layer == layer {
+        let states = head.distance == 0 ? beforeAttention[layer] : atRouter[layer - head.distance]
+        guard let states else { continue }
+        let inputs = inputs(states: states, scores: rows)
+        if isHeldOut {
+          heldOut[index].add(x: inputs, y: rows)
+        } else {
+          fitted[index].add(x: inputs, y: rows)
+        }
+      }
+    }
+  }
+
+  private func normalized(_ rows: [Float]) -> [Float] {
+    var result = rows
+    for first in stride(from: 0, to: rows.count, by: model.hiddenSize) {
+      var squares: Float = 0
+      for value in rows[first..<first + model.hiddenSize] { squares += value * value }
+      let scale = 1 / (squares / Float(model.hiddenSize) + model.rmsEpsilon).squareRoot()
+      for index in first..<first + model.hiddenSize { result[index] *= scale }
+    }
+    return result
+  }
+
+  /// A row for every token: its state, the scores of the token before, and 1 for the bias.
+  private func inputs(states: [Float], scores: [Float]) -> [Float] {
+    let (hidden, experts) = (model.hiddenSize, model.expertCount)
+    let tokens = states.count / hidden
+    var rows: [Float] = []
+    rows.reserveCapacity(tokens * (hidden + experts + 1))
+    for token in 0..<tokens {
+      rows += states[token * hidden..<(token + 1) * hidden]
+      if token == 0 {
+        rows += repeatElement(0, count: experts)
+      } else {
+        rows += scores[(token - 1) * experts..<token * experts]
+      }
+      rows.append(1)
+    }
+    return rows
+  }
+
+  /// Solves every head; one that is no better than gate reuse on what was held out is gate reuse.
+  func solve(router: (_ layer: Int) -> [[Float]]) -> [FittedHead] {
+    heads.indices.map { index in
+      var head = heads[index]
+      let prior = prior(router(head.layer))
+      head.weights = prior
+      let reuse = heldOut[index].meanSquaredError(of: prior)
+      var best: (error: Double, ridge: Double)?
+      for ridge in Self.ridges {
+        guard let weights = fitted[index].solve(ridge: ridge, prior: prior) else { continue }
+        let error = heldOut[index].meanSquaredError(of: weights)
+        if error < best?.error ?? reuse { best = (error, ridge) }
+      }
+      head.gateReuseError = reuse
+      head.error = best?.error ?? reuse
+      if let best {
+        let all = fitted[index].merged(heldOut[index])
+        head.weights = all.solve(ridge: best.ridge, prior: prior) ?? prior
+      }
+      return head
+    }
+  }
+
+  /// Gate reuse, in the shape of a head's weights.
+  private func prior(_ router: [[Float]]) -> [Float] {
+    var weights = [Float](
+      repeating: 0, count: (model.hiddenSize + model.expertCount + 1) * model.expertCount)
+    for (expert, row) in router.enumerated() {
+      for (column, value) in row.enumerated() {
+        weights[column * model.expertCount + expert] = value
+      }
+    }
+    return weights
+  }
+}
