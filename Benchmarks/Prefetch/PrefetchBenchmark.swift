@@ -31,6 +31,9 @@ struct PrefetchBenchmark: ParsableCommand {
   @Option(help: "on, off or both: whether reads pass by the page cache.")
   var direct = "both"
 
+  @Option(help: "Experts of a layer to read ahead at the most, whether it pays or not; else auto.")
+  var depth: Int?
+
   @Option(help: "gate-reuse, corrected or fitted.")
   var predictor: String?
 
@@ -61,7 +64,7 @@ struct PrefetchBenchmark: ParsableCommand {
     let logger = Logger(label: "benchmark")
     options.prefetch = .off
     let off = try Cell(file, options, logger)
-    options.prefetch = .auto
+    options.prefetch = depth.map(PrefetchMode.depth) ?? .auto
     let auto = try Cell(file, options, logger)
     let ids = try tokenIDs(file)
     for (position, token) in ids.enumerated() {

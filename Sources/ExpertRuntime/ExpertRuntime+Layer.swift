@@ -205,8 +205,16 @@ extension ExpertRuntime {
   func harvest() {
     guard flightCount > 0 else { return }
     let start = monotonicNanoseconds()
-    defer { disk.noteHandling(since: start) }
+    // What took their place may have come from the page cache, at once.
+    while flightCount > 0, poll() {}
+    disk.noteHandling(since: start)
+  }
+
+  /// Takes note of reads that have finished, once; returns whether any had.
+  private func poll() -> Bool {
+    var progressed = false
     engine.poll { completion in
+      progressed = true
       let slot = Int(completion.tag >> 2)
       let matrix = ExpertMatrix(rawValue: Int(completion.tag & 3))!
       if let error = completion.error {
@@ -220,6 +228,7 @@ extension ExpertRuntime {
       }
       endRead(of: matrix, into: slot)
     }
+    return progressed
   }
 
   /// Takes note that no read of `matrix` into `slot` is under way any more.

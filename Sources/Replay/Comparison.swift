@@ -18,10 +18,12 @@ package struct Comparison {
   ) throws(ReplayError) {
     self.name = name
     self.options = options
-    replay = Replay(
+    var replay = Replay(
       trace, batch: options.batch, fitShare: options.fitShare,
       layerShare: options.layerShare, hardware: options.hardware,
       predictor: options.predictor)
+    replay.window = options.window
+    self.replay = replay
     // Oracles look ahead in one pool; each layer's own future would be another one.
     future = options.scope == .global ? replay.future() : nil
     uses = replay.fittedUses()
@@ -53,12 +55,14 @@ package struct Comparison {
       var counted: [PolicyName: ReplayCounts] = [:]
       var times: [PolicyName: ReplayTimes] = [:]
       var prefetch: [PolicyName: PrefetchAccount] = [:]
+      var curves: [PolicyName: HitRateCurve] = [:]
       for policy in policies {
         let share = replay.sample?.byteShare ?? 1
         let result = run(policy, capacity: Int((Double(capacity) * share).rounded()))
         counted[policy] = counts(of: result)
         times[policy] = result.times
         prefetch[policy] = result.prefetch
+        curves[policy] = result.curve
         done += 1
         guard progress(done) else { return rows }
       }
@@ -71,6 +75,7 @@ package struct Comparison {
         }
         if let times = times[policy] { row.add(times) }
         row.prefetch = prefetch[policy]
+        row.windowHitRates = curves[policy]?.rates
         rows.append(row)
       }
     }

@@ -30,6 +30,8 @@ package struct ReplayResult: Sendable {
   package var times: ReplayTimes?
   /// What was read ahead, where a predictor was given too.
   package var prefetch: PrefetchAccount?
+  /// Hit rates by window, where one was given.
+  package var curve: HitRateCurve?
 }
 
 /// A trace in the order in which it is replayed.
@@ -44,6 +46,8 @@ package struct Replay: Sendable {
   package let hardware: HardwareProfile?
   /// What is read ahead by, on that machine; nil: nothing is.
   package let predictor: ReplayPredictor?
+  /// Decoded tokens whose hit rate is told together; nil tells only that of all.
+  package var window: Int?
 
   /// - Parameters:
   ///   - batch: sequences that are decoded at a time.
@@ -171,6 +175,7 @@ package struct Replay: Sendable {
     if let hardware {
       result.times = ReplayTimes(hardware, expertByteCounts: geometry.expertByteCounts)
     }
+    result.curve = window.map { HitRateCurve(window: $0) }
     var prefetch: PrefetchReplay?
     if let predictor, let hardware, residents != nil {
       prefetch = PrefetchReplay(predictor, trace: trace, profile: hardware)
@@ -187,6 +192,7 @@ package struct Replay: Sendable {
         result.prefill.add(served, union: union, share: share)
       } else {
         result.decode.add(served, union: union, share: share)
+        result.curve?.add(served, pass: union.event.pass)
         let ahead = prefetch?.begin(union.event, missed: missed) ?? []
         let time = result.times?.add(
           served, layer: union.event.layer, pass: union.event.pass, ahead: ahead)

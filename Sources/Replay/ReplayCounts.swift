@@ -1,5 +1,36 @@
 internal import Residency
 
+/// Hit rates of so many decoded tokens at a time, in their order: how residency follows a workload that
+/// changes.
+package struct HitRateCurve: Hashable, Sendable {
+  private let window: Int
+  private var pass = -1
+  private var tokens = 0
+  private var accesses = 0
+  private var hits = 0
+  private var finished: [Double] = []
+
+  /// The hit rate of each whole window.
+  package var rates: [Double] { tokens == window ? finished + [rate] : finished }
+
+  private var rate: Double { Double(hits) / Double(max(1, accesses)) }
+
+  init(window: Int) { self.window = window }
+
+  mutating func add(_ served: ServedEvent, pass: Int) {
+    if pass != self.pass {
+      self.pass = pass
+      if tokens == window {
+        finished.append(rate)
+        (tokens, accesses, hits) = (0, 0, 0)
+      }
+      tokens += 1
+    }
+    accesses += served.hits + served.misses
+    hits += served.hits
+  }
+}
+
 /// What a replay counted.
 package struct ReplayCounts: Hashable, Sendable {
   /// Routed experts, each token's counted.

@@ -40,6 +40,8 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
   package var readShare: Double?
   /// What was read ahead; nil without a predictor.
   package var prefetch: PrefetchAccount?
+  /// The hit rates of each window of decoded tokens; nil without a window.
+  package var windowHitRates: [Double]?
 
   init(
     trace: String, policy: PolicyName, options: ReplayOptions, capacity: Int, header: TraceHeader,
@@ -110,6 +112,8 @@ package struct ReplayOptions: Sendable {
   package var hardware: HardwareProfile?
   /// What is read ahead by; needs `hardware`, and one pool of memory.
   package var predictor: ReplayPredictor?
+  /// Decoded tokens whose hit rate is told together.
+  package var window: Int?
 
   package init() {}
 }

@@ -55,6 +55,12 @@ struct ReplayCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Print the hit rate of every so many decoded tokens too: how it follows a changing workload.",
+      valueName: "tokens"))
+  var window: Int?
+
+  @Option(
+    help: ArgumentHelp(
       "The part of each trace that fitted policies learn from.",
       discussion: "Default: 50% where one of them is asked for, else 0%.", valueName: "share"))
   var fit: Percentage?
@@ -127,6 +133,7 @@ struct ReplayCommand: ParsableCommand {
 
   func validate() throws {
     guard (1...99).contains(repeats) else { throw ValidationError("--repeats must be 1 to 99.") }
+    guard window ?? 1 > 0 else { throw ValidationError("--window must be more than 0.") }
     guard (1...4096).contains(batch) else { throw ValidationError("--batch must be 1 to 4096.") }
     guard predictor == nil || (hardware != nil && live == nil && scope == .global) else {
       throw ValidationError("--predictor needs --hardware, one pool of memory, and no --live.")
@@ -167,6 +174,7 @@ struct ReplayCommand: ParsableCommand {
     options.policies = policies
     options.hardware = try hardware?.read()
     options.predictor = predictor
+    options.window = window
     options.layerShare = sample?.share
     options.capacities = capacities
     options.scope = scope
@@ -215,6 +223,7 @@ struct ReplayCommand: ParsableCommand {
     if traces.count > 1 { head.insert("trace", at: 0) }
     if batch > 1 { head.append("union/memory") }
     if hardware != nil { head += ["tokens/s", "TPOT p50", "p95", "p99", "stall"] }
+    if window != nil { head.append("by window, %") }
     if predictor != nil { head += ["read ahead", "needed", "in time"] }
     return formatTable(
       head,
@@ -234,6 +243,9 @@ struct ReplayCommand: ParsableCommand {
           ]
         } else if hardware != nil {
           cells += Array(repeating: "-", count: 5)
+        }
+        if let rates = row.windowHitRates {
+          cells.append(rates.map { formatFixed(100 * $0, digits: 0) }.joined(separator: " "))
         }
         if let prefetch = row.prefetch {
           let issued = max(1, prefetch.issuedBytes)

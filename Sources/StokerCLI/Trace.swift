@@ -1,6 +1,7 @@
 import ArgumentParser
 import Replay
 import Routing
+import Stoker
 
 /// `stoker trace`: looks at routing traces and changes them.
 struct Trace: ParsableCommand {
@@ -48,10 +49,15 @@ struct TraceInputArguments: ParsableArguments {
     guard !files.isEmpty else {
       throw InputError(path: paths.joined(separator: " "), reason: "the folder has no file")
     }
+    var progress = ProgressLine("reading")
+    defer { progress.clear() }
     let trace = try TraceImport.open(
       files,
       options: TraceImportOptions(
-        expertCount: experts, expertByteCount: expertBytes?.byteCount))
+        expertCount: experts, expertByteCount: expertBytes?.byteCount)
+    ) { done, total in
+      progress.draw(done: done, of: total, detail: formatBytes(done))
+    }
     noteTornEnd(of: files[0], byteCount: trace.tornByteCount, "are left out")
     return trace
   }

@@ -74,6 +74,7 @@ import Testing
     let csv = scratch.path(of: "rows.csv")
     let arguments = [
       "replay", sample, "--policy", "lru,next-use,min", "--memory", "4MiB,50%", "--csv", csv,
+      "--window", "10",
     ]
     let rows = try #require(Self.json(arguments + ["--json"]) as? [[String: Any]])
     #expect(rows.count == 6)
@@ -86,6 +87,10 @@ import Testing
       #expect(row["phase"] as? String == "decode")
       #expect(abs(try #require(row["hit_rate"] as? Double) - Double(hits) / 160) < 1e-12)
       #expect(row["bytes_read"] as? Int == (accesses - hits) << 20)
+      // As many accesses in each window.
+      let windows = try #require(row["window_hit_rates"] as? [Double])
+      #expect(windows.count == 4)
+      #expect(abs(windows.reduce(0, +) / 4 - Double(hits) / 160) < 1e-12)
     }
     #expect(rows.map { $0["gap_to_min"] as? Double }[2] == 0)
     let lines = try String(contentsOfFile: csv, encoding: .utf8).split(separator: "\n")

@@ -58,6 +58,7 @@ package struct PredictionPage {
   }
 
   private static let style = """
-    .heat td,.heat th{padding:4px 6px;text-align:right}.heat td:first-child{padding-right:12px}
+    .heat td,.heat th{padding:4px 6px;text-align:right}
+    .heat td:first-child,.heat th:first-child{padding-right:12px;text-align:left}
     """
 }

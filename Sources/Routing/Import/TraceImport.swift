@@ -20,12 +20,14 @@ public struct TraceImportOptions: Hashable, Sendable {
 /// Reads traces of other tools.
 public enum TraceImport {
   /// Reads a trace from `paths`, a .moetrace file included.
+  /// - Parameter progress: called with the bytes of a .moetrace file read so far and in all.
   /// - Throws: `TraceError`.
   public static func open(
-    _ paths: [String], options: TraceImportOptions = TraceImportOptions()
+    _ paths: [String], options: TraceImportOptions = TraceImportOptions(),
+    progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
   ) throws(TraceError) -> RoutingTrace {
     if paths.count == 1, try TraceReader.recognizes(path: paths[0]) {
-      return try RoutingTrace(path: paths[0])
+      return try RoutingTrace(path: paths[0], progress: progress)
     }
     return try read(paths, options: options)
   }

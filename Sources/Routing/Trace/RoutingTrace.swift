@@ -24,12 +24,19 @@ public struct RoutingTrace: Sendable {
   public init(header: TraceHeader) { self.header = header }
 
   /// Reads the whole .moetrace file at `path`, but for a torn end: see `tornByteCount`.
+  /// - Parameter progress: called with the bytes read so far and in all.
   /// - Throws: `TraceError`.
-  public init(path: String) throws(TraceError) {
+  public init(
+    path: String, progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
+  ) throws(TraceError) {
     var reader = try TraceReader(path: path)
     self.init(header: reader.header)
+    let byteCount = try reader.byteCount()
     var event = TraceEvent()
-    while try reader.next(into: &event) { append(event) }
+    while try reader.next(into: &event) {
+      append(event)
+      if records.count % 4096 == 0 { progress(reader.readByteCount, byteCount) }
+    }
     tornByteCount = reader.tornByteCount
   }
 

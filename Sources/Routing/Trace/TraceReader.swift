@@ -60,6 +60,13 @@ public struct TraceReader: ~Copyable {
   /// The path of the file.
   public var path: String { file.path }
 
+  /// Bytes read so far, whole blocks.
+  public var readByteCount: Int { endOfBlocks }
+
+  /// The bytes of the file.
+  /// - Throws: `TraceError.system`.
+  public func byteCount() throws(TraceError) -> Int { try file.byteCount() }
+
   /// Reads the next event into `event`; false at the end of the trace.
   /// - Throws: `TraceError.damaged` if a block that others follow is damaged, or `.system`.
   public mutating func next(into event: inout TraceEvent) throws(TraceError) -> Bool {
