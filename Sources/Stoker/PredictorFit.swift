@@ -38,8 +38,8 @@ extension MoEModel {
   ///   - distances: layers from the state to the scores predicted; 0 is from before the layer's own
   ///     attention.
   ///   - memory: bytes for the sums of the fit; with less, the text passes through the model more often.
-  ///   - isCancelled: asked before every window; nothing is written when it says so.
-  ///   - progress: called with the tokens run so far and in all.
+  ///   - isCancelled: asked before every window and head; nothing is written when it says so.
+  ///   - progress: called with the work done so far and in all.
   /// - Returns: nil if it was cancelled.
   /// - Throws: `StokerError.tooShort`, `.option`; `CheckpointError` if the file cannot be written.
   public func fitPredictor(
@@ -69,7 +69,8 @@ extension MoEModel {
     let groups = stride(from: 0, to: heads.count, by: groupSize).map {
       Array(heads[$0..<min(heads.count, $0 + groupSize)])
     }
-    let total = groups.count * tokens.count
+    // Solving takes about as long as the text.
+    let total = 2 * groups.count * tokens.count
     let period = min(8, tokens.count / window)
     var fitted: [FittedHead] = []
     defer { transformer.onState = nil }
@@ -81,10 +82,16 @@ extension MoEModel {
         sums.isHeldOut = first / window % period == period - 1
         let part = tokens[first..<min(tokens.count, first + window)]
         _ = try prefill(part, at: 0, logits: .none, isCancelled: { false }, { _, _ in })
-        progress(index * tokens.count + first + part.count, total)
+        progress(2 * index * tokens.count + first + part.count, total)
       }
       transformer.onState = nil
-      fitted += sums.solve { transformer.foldedRouter(layer: $0) }
+      for place in group.indices {
+        if isCancelled() { return nil }
+        fitted.append(
+          sums.solve(place, router: transformer.foldedRouter(layer: group[place].layer)))
+        let solved = tokens.count * (place + 1) / group.count
+        progress((2 * index + 1) * tokens.count + solved, total)
+      }
     }
     let path = PredictorFile.path(ofModel: file.path)
     let byteCount = try write(fitted, distances: distances, to: path)
@@ -156,7 +163,7 @@ struct FittedHead {
 
 /// The sums of a group of heads while the text passes through the model.
 final class FitSums {
-  /// Ridges that are tried, relative to the inputs' mean square; the last leaves gate reuse as it is.
+  /// Ridges that are tried, relative to the inputs' mean square.
   private static let ridges = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
 
   var isHeldOut = false
@@ -231,27 +238,25 @@ final class FitSums {
     return rows
   }
 
-  /// Solves every head; one that is no better than gate reuse on what was held out is gate reuse.
-  func solve(router: (_ layer: Int) -> [[Float]]) -> [FittedHead] {
-    heads.indices.map { index in
-      var head = heads[index]
-      let prior = prior(router(head.layer))
-      head.weights = prior
-      let reuse = heldOut[index].meanSquaredError(of: prior)
-      var best: (error: Double, ridge: Double)?
-      for ridge in Self.ridges {
-        guard let weights = fitted[index].solve(ridge: ridge, prior: prior) else { continue }
-        let error = heldOut[index].meanSquaredError(of: weights)
-        if error < best?.error ?? reuse { best = (error, ridge) }
-      }
-      head.gateReuseError = reuse
-      head.error = best?.error ?? reuse
-      if let best {
-        let all = fitted[index].merged(heldOut[index])
-        head.weights = all.solve(ridge: best.ridge, prior: prior) ?? prior
-      }
-      return head
+  /// Solves head `index`; one that is no better than gate reuse on what was held out is gate reuse.
+  func solve(_ index: Int, router: [[Float]]) -> FittedHead {
+    var head = heads[index]
+    let prior = prior(router)
+    head.weights = prior
+    let reuse = heldOut[index].meanSquaredError(of: prior)
+    var best: (error: Double, ridge: Double)?
+    for ridge in Self.ridges {
+      guard let weights = fitted[index].solve(ridge: ridge, prior: prior) else { continue }
+      let error = heldOut[index].meanSquaredError(of: weights)
+      if error < best?.error ?? reuse { best = (error, ridge) }
     }
+    head.gateReuseError = reuse
+    head.error = best?.error ?? reuse
+    if let best {
+      let all = fitted[index].merged(heldOut[index])
+      head.weights = all.solve(ridge: best.ridge, prior: prior) ?? prior
+    }
+    return head
   }
 
   /// Gate reuse, in the shape of a head's weights.

@@ -58,7 +58,7 @@ struct FitPredictor: ParsableCommand {
       to: Array(ids.prefix(tokens)), distances: distances.ids.map(Int.init),
       isCancelled: { Interrupt.isRequested },
       progress: { done, total in
-        progress.draw(done: done, of: total, detail: "\(done) of \(total) tokens")
+        progress.draw(done: done, of: total)
       })
     progress.clear()
     guard let fit else { throw ExitCode(130) }

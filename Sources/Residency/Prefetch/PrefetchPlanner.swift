@@ -17,7 +17,8 @@ public import Routing
 public struct PrefetchPlanner: Sendable {
   /// What is tuned.
   public struct Parameters: Hashable, Sendable {
-    /// The least probability at which an expert is read ahead, however idle the disk.
+    /// The least probability at which an expert is read ahead, however idle the disk: above what the
+    /// value asks for, so that nine tenths of what is read are needed.
     public var minimumProbability: Float = 0.75
     /// Candidates beyond a token's experts, as a share of these.
     public var extra = 0.5
@@ -35,7 +36,6 @@ public struct PrefetchPlanner: Sendable {
   private struct Candidate {
     var expert: Int32
     var bin: Int
-    var margin: Float
     var isWanted = false
   }
 
@@ -97,7 +97,7 @@ public struct PrefetchPlanner: Sendable {
       let margin = (score - boundary) * scale
       var candidate = Candidate(
         expert: first + Int32(expert),
-        bin: PrefetchCalibration.bin(margin: margin, distance: distance), margin: margin)
+        bin: PrefetchCalibration.bin(margin: margin, distance: distance))
       candidate.isWanted =
         wanted.count < parameters.depth && calibration.probability(of: candidate.bin) >= threshold
       predictions[distance].append(candidate)
