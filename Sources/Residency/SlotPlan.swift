@@ -74,9 +74,10 @@ public struct SlotPlan: Hashable, Sendable {
     classes = zip(sizes, counts).map { SlotClass(byteCount: $0, slotCount: $1) }
   }
 
-  /// The most experts of a class that are staged at a time, and the slots that one staging slot is worth
-  /// giving up: each is one of these fewer for residents.
-  private static let (mostStaged, slotsPerStaged) = (4, 32)
+  /// The most experts of a class that are staged at a time.
+  private static let mostStaged = 4
+  /// The slots of a class for each that is given up for staging.
+  public static let slotsPerStaged = 32
 
   /// The experts that are staged at a time, at the most; files of more than four sizes of expert have no
   /// more.

@@ -89,7 +89,7 @@ public final class MoEModel {
       description: shape.description, weights: weights, cache: cache, runtime: runtime,
       buffers: buffers, pool: pool, kernels: shape.kernels)
     configuration = RunConfiguration(
-      shape, engine: engine, runtime: runtime, slots: slots, policy: options.policy)
+      shape, engine: engine, runtime: runtime, slots: slots, options: options)
     if let kind = shape.predictor, runtime.canPrefetch {
       transformer.predictor = try predictor(kind, shape, ledger: ledger)
     }

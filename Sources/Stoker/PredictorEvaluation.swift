@@ -205,34 +205,17 @@ private final class PredictorStudy {
     _ point: MoETransformer.StatePoint, layer: Int, row: UnsafeBufferPointer<Float>
   ) {
     let values = row.baseAddress!
-    switch point {
-    case .beforeAttention:
-      board.begin(layer: layer)
-      for predictor in predictors {
-        predictor.note(beforeAttentionOf: layer, state: values)
-        predict(predictor, layer: layer, distance: 0)
+    if point == .beforeAttention { board.begin(layer: layer) }
+    for predictor in predictors {
+      transformer.follow(predictor, point, layer: layer, row: values, farthest: farthest) {
+        board.predict(predictor.kind.rawValue, layer: $0, distance: $1, scores: $2)
       }
-    case .atRouter:
-      for predictor in predictors {
-        predictor.note(atRouterOf: layer, state: values)
-        for distance in 1...max(1, farthest) where distance <= farthest {
-          predict(predictor, layer: layer + distance, distance: distance)
-        }
-      }
-      control.note(beforeAttentionOf: layer, state: values)
-      board.predict(
-        "control", layer: layer, distance: 0,
-        scores: transformer.predictedScores(of: layer, distance: 0, by: control))
-    case .scores:
-      for predictor in predictors { predictor.note(scoresOf: layer, values) }
     }
-  }
-
-  private func predict(_ predictor: RouterPredictor, layer: Int, distance: Int) {
-    guard predictor.predicts(layer: layer, distance: distance) else { return }
+    guard point == .atRouter else { return }
+    control.note(beforeAttentionOf: layer, state: values)
     board.predict(
-      predictor.kind.rawValue, layer: layer, distance: distance,
-      scores: transformer.predictedScores(of: layer, distance: distance, by: predictor))
+      "control", layer: layer, distance: 0,
+      scores: transformer.predictedScores(of: layer, distance: 0, by: control))
   }
 }
 

@@ -108,27 +108,12 @@ extension RoutingRecorder {
   ) {
     guard let predictor, let row = rows.baseAddress else { return }
     let width = point == .scores ? expertCount : transformer.description.hiddenSize
-    func predict(_ target: Int, _ distance: Int) {
-      guard predictor.predicts(layer: target, distance: distance) else { return }
-      self.predict(
-        layer: target, distance: distance,
-        scores: transformer.predictedScores(of: target, distance: distance, by: predictor))
-    }
-    // Of a prompt, the last token is what decoding begins after.
-    let last = row + rows.count - width
-    let isToken = rows.count == width
-    switch point {
-    case .beforeAttention:
-      guard isToken else { return }
-      predictor.note(beforeAttentionOf: layer, state: last)
-      predict(layer, 0)
-    case .atRouter:
-      guard isToken else { return }
-      predictor.note(atRouterOf: layer, state: last)
-      for distance in 1...PrefetchPlanner.farthest { predict(layer + distance, distance) }
-    case .scores:
-      predictor.note(scoresOf: layer, last)
-    }
+    // Of a prompt, only the last token's scores: what decoding begins after.
+    guard rows.count == width || point == .scores else { return }
+    transformer.follow(
+      predictor, point, layer: layer, row: row + rows.count - width,
+      farthest: PrefetchPlanner.farthest
+    ) { predict(layer: $0, distance: $1, scores: $2) }
   }
 }
 

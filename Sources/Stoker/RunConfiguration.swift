@@ -39,7 +39,7 @@ public struct RunConfiguration: Hashable, Sendable, Codable {
 extension RunConfiguration {
   init(
     _ shape: RunShape, engine: any ReadEngine, runtime: ExpertRuntime, slots: Arena,
-    policy: PolicyName
+    options: ModelOptions
   ) {
     self.engine = engine.name
     direct = shape.files.allSatisfy(\.isDirect)
@@ -53,9 +53,15 @@ extension RunConfiguration {
     self.slots = runtime.slotPlan.slotCount
     experts = runtime.layerCount * runtime.expertCount
     slotMemory = runtime.slotPlan.capacity
-    self.policy = policy.name
+    policy = options.policy.name
     predictor = runtime.canPrefetch ? shape.predictor : nil
     stagingSlots = runtime.slotPlan.stagingCount * runtime.slotPlan.classes.count
-    fallbacks = runtime.fallbacks
+    var fallbacks = runtime.fallbacks
+    if case .depth(let depth) = options.prefetch, !runtime.canPrefetch, !runtime.holdsEveryExpert {
+      fallbacks.append(
+        "--prefetch \(depth) reads nothing ahead: staging takes \(SlotPlan.slotsPerStaged) slots or "
+          + "more for each size of expert; raise --memory")
+    }
+    self.fallbacks = fallbacks
   }
 }

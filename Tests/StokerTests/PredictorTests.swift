@@ -131,6 +131,21 @@ import Testing
     }
   }
 
+  @Test func whoInsistsIsToldThatThereIsNoRoom() throws {
+    let file = try ModelFile(path: Fixtures.demo)
+    var options = ModelOptions(processMemory: 0, context: 64, threads: 1, prefetch: .depth(3))
+    options.memory = try file.requirements(options).minimumBudget
+    for (mode, isTold) in [(PrefetchMode.depth(3), true), (.auto, false), (.off, false)] {
+      options.prefetch = mode
+      let model = try MoEModel(file, options: options, logger: Logger(label: "test"))
+      #expect(!model.transformer.runtime.canPrefetch)
+      let told = model.configuration.fallbacks.contains {
+        $0.contains("--prefetch 3 reads nothing")
+      }
+      #expect(told == isTold)
+    }
+  }
+
   @Test func foreignHeadsAreRefused() throws {
     let (own, other) = (try Copy(Fixtures.demo), try Copy(Fixtures.tiny("tiny-olmoe")))
     try Self.fit(own, Self.ids, distances: [1])

@@ -196,3 +196,29 @@ package final class RouterPredictor {
     }
   }
 }
+
+extension MoETransformer {
+  /// Lets `predictor` see a token's `row` at a point of a layer, as `onState` tells of it, and calls
+  /// `body` with every prediction that can be made from there, at most `farthest` layers ahead.
+  package func follow(
+    _ predictor: RouterPredictor, _ point: StatePoint, layer: Int, row: UnsafePointer<Float>,
+    farthest: Int, _ body: (_ layer: Int, _ distance: Int, _ scores: [Float]) -> Void
+  ) {
+    func predict(_ target: Int, _ distance: Int) {
+      guard predictor.predicts(layer: target, distance: distance) else { return }
+      body(target, distance, predictedScores(of: target, distance: distance, by: predictor))
+    }
+    switch point {
+    case .beforeAttention:
+      predictor.note(beforeAttentionOf: layer, state: row)
+      predict(layer, 0)
+    case .atRouter:
+      predictor.note(atRouterOf: layer, state: row)
+      for distance in 1...max(1, farthest) where distance <= farthest {
+        predict(layer + distance, distance)
+      }
+    case .scores:
+      predictor.note(scoresOf: layer, row)
+    }
+  }
+}
