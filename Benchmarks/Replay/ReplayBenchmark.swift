@@ -22,13 +22,13 @@ struct ReplayBenchmark: ParsableCommand {
   var traces = "../shared/traces"
 
   func run() throws {
-    printSpeed()
+    try printSpeed()
     print("\n")
     try printGaps()
   }
 
   /// OLMoE-1B-7B's shape with half of each token's experts those of the token before.
-  private func printSpeed() {
+  private func printSpeed() throws {
     let trace = randomTrace(
       layers: 16, experts: 64, topK: 8, tokens: accesses / 128, seed: 1)
     print(
@@ -42,11 +42,11 @@ struct ReplayBenchmark: ParsableCommand {
         let replay = Replay(trace)
         let start = ContinuousClock.now
         let capacity = replay.geometry.totalByteCount / 4
-        let counts = replay.run(
+        let counts = try replay.run(
           capacity: capacity,
           policy: policy.make(
             geometry: replay.geometry, capacity: capacity,
-            future: policy.isOracle ? replay.future() : nil, uses: [])
+            future: policy.isOracle ? try replay.future() : nil, uses: [])
         ).decode
         seconds.append((ContinuousClock.now - start) / .seconds(1))
         rate = counts.hitRate
@@ -78,7 +78,7 @@ struct ReplayBenchmark: ParsableCommand {
     var gaps: [PolicyName: [Double]] = [:]
     for (_, file) in Self.files {
       let trace = try TraceImport.open(TraceImport.filesIfFolder("\(traces)/\(file)"))
-      let rows = try Comparison(trace, name: file, options: options).rows { _ in true }
+      let rows = try Comparison(trace, name: file, options: options).rows()
       for policy in options.policies {
         let own = rows.filter { $0.policy == policy.name }.compactMap(\.gapToMIN)
         gaps[policy, default: []].append(own.reduce(0, +) / Double(own.count))

@@ -6,29 +6,28 @@ package struct Comparison {
   private let name: String
   private let replay: Replay
   private let options: ReplayOptions
-  private let future: FutureUses?
-  private let uses: [Int]
   /// The runtime's slots by capacity, where the trace says how large they are.
   private var plans: [Int: SlotPlan] = [:]
 
-  /// Schedules `trace`, which users call `name`.
-  /// - Throws: `ReplayError` if the runtime that recorded the trace could not run with a capacity.
-  package init(
-    _ trace: RoutingTrace, name: String, options: ReplayOptions
-  ) throws(ReplayError) {
+  /// Schedules `source`, which users call `name`.
+  /// - Throws: `ReplayError` if the runtime that recorded the trace could not run with a capacity;
+  ///   `TraceError` if the trace cannot be read.
+  package init(_ source: TraceSource, name: String, options: ReplayOptions) throws {
     self.name = name
     self.options = options
-    var replay = Replay(
-      trace, batch: options.batch, fitShare: options.fitShare,
+    var replay = try Replay(
+      source, batch: options.batch, fitShare: options.fitShare,
       layerShare: options.layerShare, hardware: options.hardware,
       predictor: options.predictor)
     replay.window = options.window
     self.replay = replay
-    // Oracles look ahead in one pool; each layer's own future would be another one.
-    future = options.scope == .global ? replay.future() : nil
-    uses = replay.fittedUses()
     guard options.scope == .global, replay.sample == nil else { return }
     for capacity in capacities { plans[capacity] = try replay.slotPlan(capacity: capacity) }
+  }
+
+  /// Compares on a trace in memory.
+  package init(_ trace: RoutingTrace, name: String, options: ReplayOptions) throws {
+    try self.init(TraceSource(trace), name: name, options: options)
   }
 
   /// The capacities in bytes, in the order they were given.
@@ -38,44 +37,53 @@ package struct Comparison {
 
   /// The policies that are replayed: those asked for, and the two that the gap is stated with.
   private var policies: [PolicyName] {
-    let oracles: [PolicyName] = future == nil ? [] : [.min, .minForced]
+    let oracles: [PolicyName] = showsGap ? [.min, .minForced] : []
     return oracles + options.policies.filter { !oracles.contains($0) }
   }
 
-  /// The replays that `rows` runs.
-  package var replayCount: Int { capacities.count * policies.count }
+  /// Oracles look ahead in one pool; each layer's own future would be another one.
+  private var showsGap: Bool { options.showsGap && options.scope == .global }
+
+  private var needsFuture: Bool { policies.contains(where: \.isOracle) }
+
+  /// Bytes that the future takes which oracles know; the rest of a comparison needs none to speak of.
+  package var futureByteCount: Int {
+    needsFuture ? FutureUses.byteCount(of: replay.source) : 0
+  }
 
   /// A row for each capacity and policy.
   ///
-  /// - Parameter progress: called after each of the `replayCount` replays; false ends the work.
-  package func rows(progress: (_ done: Int) -> Bool) -> [ReplayRow] {
+  /// - Parameter progress: called with the share that is done, again and again; what it throws ends the
+  ///   work.
+  /// - Throws: `TraceError` if the trace cannot be read any more, and what `progress` throws.
+  package func rows(progress: ReplayProgress = { _ in }) throws -> [ReplayRow] {
+    let passes = Double(capacities.count * policies.count + (needsFuture ? 1 : 0))
+    var done = 0.0
+    let future =
+      needsFuture ? try replay.future(progress: { try progress($0 / passes) }) : nil
+    if needsFuture { done += 1 }
+    let uses = try replay.fittedUses()
     var rows: [ReplayRow] = []
-    var done = 0
     for capacity in capacities {
-      var counted: [PolicyName: ReplayCounts] = [:]
-      var times: [PolicyName: ReplayTimes] = [:]
-      var prefetch: [PolicyName: PrefetchAccount] = [:]
-      var curves: [PolicyName: HitRateCurve] = [:]
+      let share = replay.sample?.byteShare ?? 1
+      var results: [PolicyName: ReplayResult] = [:]
       for policy in policies {
-        let share = replay.sample?.byteShare ?? 1
-        let result = run(policy, capacity: Int((Double(capacity) * share).rounded()))
-        counted[policy] = counts(of: result)
-        times[policy] = result.times
-        prefetch[policy] = result.prefetch
-        curves[policy] = result.curve
+        results[policy] = try run(
+          policy, capacity: Int((Double(capacity) * share).rounded()), future: future, uses: uses
+        ) { try progress((done + $0) / passes) }
         done += 1
-        guard progress(done) else { return rows }
+        try progress(done / passes)
       }
+      let oracles = showsGap ? [results[.min]!, results[.minForced]!].map(counts) : []
       for policy in options.policies {
+        let result = results[policy]!
         var row = ReplayRow(
           trace: name, policy: policy, options: options, capacity: capacity,
-          header: replay.trace.header, counts: counted[policy]!, sample: replay.sample)
-        if let min = counted[.min], let forced = counted[.minForced] {
-          row.compare(min: min.misses, forced: forced.misses)
-        }
-        if let times = times[policy] { row.add(times) }
-        row.prefetch = prefetch[policy]
-        row.windowHitRates = curves[policy]?.rates
+          header: replay.header, counts: counts(of: result), sample: replay.sample)
+        if !oracles.isEmpty { row.compare(min: oracles[0].misses, forced: oracles[1].misses) }
+        if let times = result.times { row.add(times) }
+        row.prefetch = result.prefetch
+        row.windowHitRates = result.curve?.rates
         rows.append(row)
       }
     }
@@ -91,26 +99,31 @@ package struct Comparison {
     }
   }
 
-  private func run(_ policy: PolicyName, capacity: Int) -> ReplayResult {
+  private func run(
+    _ policy: PolicyName, capacity: Int, future: FutureUses?, uses: [Int], progress: ReplayProgress
+  ) throws -> ReplayResult {
     let geometry = replay.geometry
     if policy == .layerQuota {
-      let quotas = LayerQuotas(replay, capacity: capacity).byteCounts
-      return replay.run(capacities: quotas) { geometry, _ in LRUPolicy(geometry: geometry) }
+      let quotas = try LayerQuotas(replay, capacity: capacity).byteCounts
+      return try replay.run(capacities: quotas, progress: progress) { geometry, _ in
+        LRUPolicy(geometry: geometry)
+      }
     }
     guard options.scope == .layer else {
       if policy.canRun, let plan = plans[capacity] {
-        return replay.run(
+        return try replay.run(
           plan: plan,
-          policy: policy.make(geometry: geometry, capacity: plan.meanCapacity(of: geometry)))
+          policy: policy.make(geometry: geometry, capacity: plan.meanCapacity(of: geometry)),
+          progress: progress)
       }
-      return replay.run(
+      return try replay.run(
         capacity: capacity,
-        policy: policy.make(
-          geometry: geometry, capacity: capacity, future: future, uses: uses))
+        policy: policy.make(geometry: geometry, capacity: capacity, future: future, uses: uses),
+        progress: progress)
     }
     let share = Array(repeating: capacity / geometry.layerCount, count: geometry.layerCount)
     var layer = 0
-    return replay.run(capacities: share) { single, capacity in
+    return try replay.run(capacities: share, progress: progress) { single, capacity in
       let experts = layer * geometry.expertCount..<(layer + 1) * geometry.expertCount
       layer += 1
       return policy.make(

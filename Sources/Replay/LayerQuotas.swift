@@ -10,9 +10,9 @@ struct LayerQuotas {
   /// Bytes for each layer, [layers].
   private(set) var byteCounts: [Int]
 
-  init(_ replay: Replay, capacity: Int) {
+  init(_ replay: Replay, capacity: Int) throws {
     let geometry = replay.geometry
-    let hits = Self.hitsBySlots(replay)
+    let hits = try Self.hitsBySlots(replay)
     var slots = Array(repeating: 0, count: geometry.layerCount)
     var left = capacity
     while true {
@@ -34,14 +34,13 @@ struct LayerQuotas {
   }
 
   /// The hits of each layer by the number of its slots, [layers][0...experts].
-  private static func hitsBySlots(_ replay: Replay) -> [[Int]] {
+  private static func hitsBySlots(_ replay: Replay) throws -> [[Int]] {
     let geometry = replay.geometry
     var recent = Array(repeating: [Int32](), count: geometry.layerCount)
     var hits = Array(
       repeating: Array(repeating: 0, count: geometry.expertCount + 1), count: geometry.layerCount)
-    var union = replay.eventBuilder()
-    for index in 0..<replay.fitCount {
-      union.form(replay.schedule.group(index), of: replay.trace)
+    try replay.forEachEvent { index, union in
+      guard index < replay.fitCount else { return }
       let layer = union.event.layer
       for expert in union.event.experts {
         if let depth = recent[layer].firstIndex(of: expert) { hits[layer][depth + 1] += 1 }

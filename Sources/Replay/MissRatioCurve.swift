@@ -16,7 +16,7 @@ package struct MissRatioCurve: Sendable {
   private let total: Int
 
   /// - Parameter replay: its decode events are counted.
-  package init(_ replay: Replay) {
+  package init(_ replay: Replay, progress: ReplayProgress = { _ in }) throws {
     let geometry = replay.geometry
     total = geometry.totalByteCount
     resolution = max(1, total / 65536)
@@ -25,9 +25,7 @@ package struct MissRatioCurve: Sendable {
       byteCounts: geometry.expertByteCounts.flatMap {
         Array(repeating: $0, count: geometry.expertCount)
       })
-    var union = replay.eventBuilder()
-    for index in 0..<replay.schedule.groupCount {
-      union.form(replay.schedule.group(index), of: replay.trace)
+    try replay.forEachEvent(progress: progress) { index, union in
       if !union.event.isPrompt, index >= replay.fitCount {
         accesses += union.event.experts.count
         for expert in union.event.experts {

@@ -48,7 +48,7 @@ struct PrefetchReplay {
   }
 
   private let predictor: ReplayPredictor
-  private let trace: RoutingTrace
+  private let header: TraceHeader
   private let profile: HardwareProfile
   private var planner: PrefetchPlanner
   private var history: HistoryPredictor?
@@ -58,21 +58,21 @@ struct PrefetchReplay {
   private var seconds = 0.0
   private(set) var account = PrefetchAccount()
 
-  init(_ predictor: ReplayPredictor, trace: RoutingTrace, profile: HardwareProfile) {
+  init(_ predictor: ReplayPredictor, header: TraceHeader, profile: HardwareProfile) {
     self.predictor = predictor
-    self.trace = trace
+    self.header = header
     self.profile = profile
     var parameters = PrefetchPlanner.Parameters()
     parameters.isGoverned = false
     parameters.depth = Self.stagedCount
-    planner = PrefetchPlanner(geometry: trace.header.geometry, parameters: parameters)
+    planner = PrefetchPlanner(geometry: header.geometry, parameters: parameters)
     if case .history(let name) = predictor {
-      history = HistoryPredictor(name, geometry: trace.header.geometry, farthest: 1)
+      history = HistoryPredictor(name, geometry: header.geometry, farthest: 1)
     }
   }
 
   private func readSeconds(layer: Int) -> Double {
-    Double(trace.header.geometry.expertByteCounts[layer]) / profile.readBytesPerSecond
+    Double(header.geometry.expertByteCounts[layer]) / profile.readBytesPerSecond
   }
 
   /// The router has decided: what was read ahead is settled.
@@ -80,11 +80,11 @@ struct PrefetchReplay {
   mutating func begin(_ event: borrowing RoutingEvent, missed: [Int32]) -> [Double] {
     planner.settle(event)
     let full = readSeconds(layer: event.layer)
-    let bytes = Double(trace.header.geometry.expertByteCounts[event.layer])
+    let bytes = Double(header.geometry.expertByteCounts[event.layer])
     var ahead: [Double] = []
     var kept: [Staged] = []
     for var expert in staged {
-      guard Int(expert.expert) / trace.header.geometry.expertCount == event.layer else {
+      guard Int(expert.expert) / header.geometry.expertCount == event.layer else {
         kept.append(expert)
         continue
       }
@@ -106,42 +106,44 @@ struct PrefetchReplay {
   }
 
   /// The layer of `event` has been executed in `time`: reads ahead until the router of the next one, that
-  /// of event `next` of the trace, decides.
+  /// of event `next` of `trace`, decides.
   mutating func end(
-    _ event: borrowing RoutingEvent, time: LayerTime, next: Int?, residents: ResidentTable
+    _ event: borrowing RoutingEvent, time: LayerTime, next: Int, of trace: RoutingTrace,
+    residents: ResidentTable
   ) {
     seconds += time.seconds + profile.layerSeconds
     busySeconds += time.readSeconds
-    observe(event, next: next)
-    guard let next, trace.phase(of: next) == .decode else { return }
+    observe(event, sequence: trace.sequence(of: next))
+    guard trace.phase(of: next) == .decode else { return }
     let layer = trace.layer(of: next)
-    if layer == event.layer + 1 { predict(layer, 1, of: next, residents) }
+    let predictions = trace.predictions(of: next)
+    if layer == event.layer + 1 { predict(layer, 1, predictions, residents) }
     read(for: max(0, time.seconds - time.readSeconds))
-    predict(layer, 0, of: next, residents)
+    predict(layer, 0, predictions, residents)
     read(for: profile.layerSeconds)
   }
 
-  private mutating func observe(_ event: borrowing RoutingEvent, next: Int?) {
+  private mutating func observe(_ event: borrowing RoutingEvent, sequence: Int32) {
     guard history != nil else { return }
-    let first = event.layer * trace.header.geometry.expertCount
+    let first = event.layer * header.geometry.expertCount
     history?.observe(layer: event.layer, experts: event.experts.map { Int($0) - first })
-    if let next, trace.sequence(of: next) != sequence {
-      sequence = trace.sequence(of: next)
+    if sequence != self.sequence {
+      self.sequence = sequence
       history?.beginSequence()
     }
   }
 
   /// Decides anew what is worth reading of `layer`.
   private mutating func predict(
-    _ layer: Int, _ distance: Int, of event: Int, _ residents: ResidentTable
+    _ layer: Int, _ distance: Int, _ predictions: ArraySlice<UInt8>, _ residents: ResidentTable
   ) {
-    guard let scores = scores(layer, distance, of: event) else { return }
+    guard let scores = scores(layer, distance, predictions) else { return }
     planner.predict(
       layer: layer, distance: distance, scores: scores.span, residents: residents,
       utilisation: Float(busySeconds / max(seconds, .leastNormalMagnitude)))
     let full = readSeconds(layer: layer)
     let wanted = planner.wanted
-    let experts = trace.header.geometry.expertCount
+    let experts = header.geometry.expertCount
     staged.removeAll {
       Int($0.expert) / experts == layer && $0.isAwaited && $0.left == full
         && !wanted.contains($0.expert)
@@ -156,13 +158,14 @@ struct PrefetchReplay {
   }
 
   /// The scores predicted of `layer`, in the unit of their logarithms; nil if none are.
-  private func scores(_ layer: Int, _ distance: Int, of event: Int) -> [Float]? {
+  private func scores(
+    _ layer: Int, _ distance: Int, _ codes: ArraySlice<UInt8>
+  ) -> [Float]? {
     if let history { return distance == 1 ? history.scores(layer: layer, distance: 1) : nil }
-    guard let place = trace.header.predictionDistances.firstIndex(of: distance) else { return nil }
-    let codes = trace.predictions(of: event)
+    guard let place = header.predictionDistances.firstIndex(of: distance) else { return nil }
     guard !codes.isEmpty else { return nil }
-    let first = codes.startIndex + place * trace.header.geometry.expertCount
-    let row = codes[first..<first + trace.header.geometry.expertCount]
+    let first = codes.startIndex + place * header.geometry.expertCount
+    let row = codes[first..<first + header.geometry.expertCount]
     guard row.contains(where: { $0 != .max }) else { return nil }
     return row.map { -Float($0) }
   }

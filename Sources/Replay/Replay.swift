@@ -34,10 +34,14 @@ package struct ReplayResult: Sendable {
   package var curve: HitRateCurve?
 }
 
+/// Called while a trace is gone through, with the share of it that is done; what it throws ends the work.
+package typealias ReplayProgress = (_ done: Double) throws -> Void
+
 /// A trace in the order in which it is replayed.
 package struct Replay: Sendable {
-  package let trace: RoutingTrace
-  package let schedule: EventSchedule
+  package let source: TraceSource
+  /// The order of the events of a trace in memory; of others each part has its own.
+  package let schedule: EventSchedule?
   /// The events that are not counted, from the beginning: those that fitted policies learn from.
   package let fitCount: Int
   /// The layers that are replayed and stand for all; nil replays all.
@@ -50,28 +54,69 @@ package struct Replay: Sendable {
   package var window: Int?
 
   /// - Parameters:
-  ///   - batch: sequences that are decoded at a time.
+  ///   - batch: sequences that are decoded at a time; more than one need the trace in memory.
   ///   - fitShare: the share of the events that are learned from and not counted.
+  /// - Throws: `TraceError` if the trace is to be loaded and cannot be.
   package init(
-    _ trace: RoutingTrace, batch: Int = 1, fitShare: Double = 0, layerShare: Double? = nil,
+    _ source: TraceSource, batch: Int = 1, fitShare: Double = 0, layerShare: Double? = nil,
     hardware: HardwareProfile? = nil, predictor: ReplayPredictor? = nil
-  ) {
+  ) throws(TraceError) {
     precondition(hardware == nil || batch == 1, "a batch has no times")
-    self.trace = trace
-    sample = layerShare.map { LayerSample(geometry: trace.header.geometry, share: $0) }
+    self.source = batch > 1 ? TraceSource(try source.loaded()) : source
+    let sample = layerShare.map { LayerSample(geometry: source.header.geometry, share: $0) }
+    self.sample = sample
     self.hardware = hardware
     self.predictor = predictor
-    schedule = EventSchedule(trace, batch: batch, layers: sample?.isChosen)
-    fitCount = Int(Double(schedule.groupCount) * fitShare)
+    let schedule = self.source.resident.map {
+      EventSchedule($0, batch: batch, layers: sample?.isChosen)
+    }
+    self.schedule = schedule
+    let eventCounts = source.eventCounts
+    let groupCount =
+      schedule?.groupCount
+      ?? eventCounts.indices.reduce(0) { $0 + (sample?.isChosen[$1] ?? true ? eventCounts[$1] : 0) }
+    fitCount = Int(Double(groupCount) * fitShare)
   }
 
-  package var geometry: RoutingGeometry { trace.header.geometry }
+  /// A replay of a trace in memory.
+  package init(_ trace: RoutingTrace, fitShare: Double = 0) {
+    // Loading is all that can fail.
+    try! self.init(TraceSource(trace), fitShare: fitShare)
+  }
+
+  package var header: TraceHeader { source.header }
+
+  /// Calls `body` with every event in its order and its number.
+  func forEachEvent(
+    progress: ReplayProgress = { _ in },
+    _ body: (_ index: Int, borrowing EventBuilder) throws -> Void
+  ) throws {
+    var union = eventBuilder()
+    var first = 0
+    var parts = try source.parts()
+    while try parts.next() {
+      try progress(parts.done)
+      let order = order(of: parts.part)
+      for index in 0..<order.groupCount {
+        union.form(order.group(index), of: parts.part)
+        try body(first + index, union)
+      }
+      first += order.groupCount
+    }
+  }
+
+  /// The order of the events of `part`.
+  private func order(of part: RoutingTrace) -> EventSchedule {
+    schedule ?? EventSchedule(part, layers: sample?.isChosen)
+  }
+
+  package var geometry: RoutingGeometry { header.geometry }
 
   /// The slots that the runtime that recorded the trace would make of `capacity` bytes; nil where the
   /// trace does not say how large they are.
   /// - Throws: `ReplayError` if the runtime could not run with so few bytes.
   package func slotPlan(capacity: Int) throws(ReplayError) -> SlotPlan? {
-    let sizes = trace.header.slotByteCounts
+    let sizes = header.slotByteCounts
     guard !sizes.isEmpty else { return nil }
     guard
       let plan = SlotPlan(
@@ -79,7 +124,7 @@ package struct Replay: Sendable {
         capacity: capacity)
     else {
       throw ReplayError(
-        model: trace.header.model, capacity: capacity,
+        model: header.model, capacity: capacity,
         minimum: SlotPlan.minimumByteCount(expertByteCounts: sizes, topK: geometry.topK))
     }
     return plan
@@ -88,27 +133,25 @@ package struct Replay: Sendable {
   /// - Parameter showsScores: whether policies see router scores, where the trace has them.
   func eventBuilder(showsScores: Bool = false) -> EventBuilder {
     EventBuilder(
-      geometry: geometry, hasWeights: trace.header.hasWeights,
-      hasScores: showsScores && trace.header.hasScores)
+      geometry: geometry, hasWeights: header.hasWeights,
+      hasScores: showsScores && header.hasScores)
   }
 
   /// The future that oracles know.
-  package func future() -> FutureUses {
-    var union = eventBuilder()
-    return FutureUses(geometry: geometry) { append in
-      for index in 0..<schedule.groupCount {
-        union.form(schedule.group(index), of: trace)
+  package func future(progress: ReplayProgress = { _ in }) throws -> FutureUses {
+    try FutureUses(geometry: geometry) { append in
+      try forEachEvent(progress: progress) { _, union in
         append(union.event.layer, union.event.experts)
       }
     }
   }
 
   /// How often each expert is needed in the events that are learned from, [layers * experts].
-  package func fittedUses() -> [Int] {
+  package func fittedUses() throws -> [Int] {
     var uses = Array(repeating: 0, count: geometry.layerCount * geometry.expertCount)
-    var union = eventBuilder()
-    for index in 0..<fitCount {
-      union.form(schedule.group(index), of: trace)
+    guard fitCount > 0 else { return uses }
+    try forEachEvent { index, union in
+      guard index < fitCount else { return }
       for expert in union.event.experts { uses[Int(expert)] += 1 }
     }
     return uses
@@ -116,10 +159,10 @@ package struct Replay: Sendable {
 
   /// Replays every event through residents of `capacity` bytes in one pool.
   package func run(
-    capacity: Int, policy: any EvictionPolicy
-  ) -> ReplayResult {
+    capacity: Int, policy: any EvictionPolicy, progress: ReplayProgress = { _ in }
+  ) throws -> ReplayResult {
     var set = ResidentSet(geometry: geometry, capacity: capacity, policy: policy)
-    return run(capacity: capacity) { event, missed in
+    return try run(capacity: capacity, progress: progress) { event, missed in
       set.serve(event, missed: &missed)
     } residents: {
       set.table
@@ -128,13 +171,14 @@ package struct Replay: Sendable {
 
   /// Replays every event through the slots of `plan`, as the runtime does.
   package func run(
-    plan: SlotPlan, policy: any EvictionPolicy
-  ) -> ReplayResult {
+    plan: SlotPlan, policy: any EvictionPolicy, progress: ReplayProgress = { _ in }
+  ) throws -> ReplayResult {
     var set = ResidentSet(geometry: geometry, plan: plan, policy: policy)
     // The runtime reads everything beforehand where everything fits.
     if plan.slotCount == geometry.layerCount * geometry.expertCount { set.fill() }
     // It shows its policies no scores.
-    return run(capacity: plan.byteCount, showsScores: false) { event, missed in
+    return try run(capacity: plan.byteCount, showsScores: false, progress: progress) {
+      event, missed in
       set.serve(event, missed: &missed)
     } residents: {
       set.table
@@ -145,16 +189,16 @@ package struct Replay: Sendable {
   ///
   /// - Parameter makePolicy: makes a layer's policy, for the layer's geometry alone.
   package func run(
-    capacities: [Int],
+    capacities: [Int], progress: ReplayProgress = { _ in },
     makePolicy: (_ geometry: RoutingGeometry, _ capacity: Int) -> any EvictionPolicy
-  ) -> ReplayResult {
+  ) throws -> ReplayResult {
     var sets = capacities.enumerated().map { layer, capacity in
       let single = geometry.single(layer: layer)
       return ResidentSet(
         geometry: single, capacity: capacity, policy: makePolicy(single, capacity))
     }
     var previous = 0
-    return run(capacity: capacities.reduce(0, +)) { event, missed in
+    return try run(capacity: capacities.reduce(0, +), progress: progress) { event, missed in
       // What its own event may have kept beyond its share must not stay for a whole pass.
       if event.layer != previous { sets[previous].trim() }
       previous = event.layer
@@ -167,10 +211,10 @@ package struct Replay: Sendable {
   }
 
   private func run(
-    capacity: Int, showsScores: Bool = true,
+    capacity: Int, showsScores: Bool = true, progress: ReplayProgress,
     serve: (_ event: borrowing RoutingEvent, inout [Int32]) -> ServedEvent,
     residents: (() -> ResidentTable)? = nil
-  ) -> ReplayResult {
+  ) throws -> ReplayResult {
     var result = ReplayResult()
     if let hardware {
       result.times = ReplayTimes(hardware, expertByteCounts: geometry.expertByteCounts)
@@ -178,29 +222,42 @@ package struct Replay: Sendable {
     result.curve = window.map { HitRateCurve(window: $0) }
     var prefetch: PrefetchReplay?
     if let predictor, let hardware, residents != nil {
-      prefetch = PrefetchReplay(predictor, trace: trace, profile: hardware)
+      prefetch = PrefetchReplay(predictor, header: header, profile: hardware)
     }
     var union = eventBuilder(showsScores: showsScores)
     var missed: [Int32] = []
-    for index in 0..<schedule.groupCount {
-      union.form(schedule.group(index), of: trace)
-      let served = serve(union.event, &missed)
-      guard index >= fitCount else { continue }
-      let byteCount = union.event.experts.count * geometry.expertByteCounts[union.event.layer]
-      let share = Double(byteCount) / Double(max(1, capacity))
-      if union.event.isPrompt {
-        result.prefill.add(served, union: union, share: share)
-      } else {
-        result.decode.add(served, union: union, share: share)
-        result.curve?.add(served, pass: union.event.pass)
-        let ahead = prefetch?.begin(union.event, missed: missed) ?? []
-        let time = result.times?.add(
-          served, layer: union.event.layer, pass: union.event.pass, ahead: ahead)
-        if let time, let residents, prefetch != nil {
-          let next = index + 1 < schedule.groupCount ? schedule.group(index + 1).first : nil
-          prefetch?.end(union.event, time: time, next: next.map(Int.init), residents: residents())
+    /// What the last event took, until it is known which one is next.
+    var executed: LayerTime?
+    var first = 0
+    var parts = try source.parts()
+    while try parts.next() {
+      try progress(parts.done)
+      let order = order(of: parts.part)
+      for index in 0..<order.groupCount {
+        let group = order.group(index)
+        if let time = executed, let residents {
+          prefetch?.end(
+            union.event, time: time, next: Int(group.first!), of: parts.part, residents: residents()
+          )
+          executed = nil
+        }
+        union.form(group, of: parts.part)
+        let served = serve(union.event, &missed)
+        guard first + index >= fitCount else { continue }
+        let byteCount = union.event.experts.count * geometry.expertByteCounts[union.event.layer]
+        let share = Double(byteCount) / Double(max(1, capacity))
+        if union.event.isPrompt {
+          result.prefill.add(served, union: union, share: share)
+        } else {
+          result.decode.add(served, union: union, share: share)
+          result.curve?.add(served, pass: union.event.pass)
+          let ahead = prefetch?.begin(union.event, missed: missed) ?? []
+          let time = result.times?.add(
+            served, layer: union.event.layer, pass: union.event.pass, ahead: ahead)
+          if prefetch != nil { executed = time }
         }
       }
+      first += order.groupCount
     }
     result.prefetch = prefetch?.account
     return result

@@ -73,8 +73,8 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
   }
 
   mutating func add(_ times: ReplayTimes) {
-    self.times = TokenTimes(times.tokenSeconds)
-    let total = times.tokenSeconds.reduce(0, +)
+    self.times = times.tokens
+    let total = times.seconds
     guard total > 0 else { return }
     stallShare = times.stallSeconds / total
     readShare = times.readSeconds / total
@@ -114,6 +114,9 @@ package struct ReplayOptions: Sendable {
   package var predictor: ReplayPredictor?
   /// Decoded tokens whose hit rate is told together.
   package var window: Int?
+  /// Whether MIN is replayed too and the gap to it stated, over one pool of memory. Its future is all that
+  /// grows with the length of a trace.
+  package var showsGap = true
 
   package init() {}
 }

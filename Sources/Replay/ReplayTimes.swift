@@ -1,3 +1,4 @@
+internal import Foundation
 internal import Placement
 internal import Residency
 
@@ -8,8 +9,9 @@ package struct ReplayTimes: Sendable {
   private let expertByteCounts: [Int]
   /// The pass that the token under way is.
   private var pass = -1
-  /// Seconds of each decoded token: TPOT.
-  package private(set) var tokenSeconds: [Double] = []
+  /// Seconds of the token under way, and of those before it: TPOT.
+  private var tokenSeconds = 0.0
+  private var finished = TimeHistogram()
   /// Of all tokens' seconds, those in which the processor waited for the disk.
   package private(set) var stallSeconds = 0.0
   /// Those in which the disk was reading.
@@ -30,16 +32,56 @@ package struct ReplayTimes: Sendable {
     _ served: ServedEvent, layer: Int, pass: Int, ahead: [Double] = []
   ) -> LayerTime {
     if pass != self.pass {
+      if self.pass >= 0 { finished.add(tokenSeconds) }
       self.pass = pass
-      tokenSeconds.append(profile.tokenSeconds)
+      tokenSeconds = profile.tokenSeconds
     }
     let layerTime = timeline.run(
       hits: served.hits, misses: served.misses - ahead.count, ahead: ahead,
       byteCount: expertByteCounts[layer])
-    tokenSeconds[tokenSeconds.count - 1] += profile.layerSeconds + layerTime.seconds
+    tokenSeconds += profile.layerSeconds + layerTime.seconds
     stallSeconds += layerTime.stallSeconds
     readSeconds += layerTime.readSeconds
     return layerTime
+  }
+
+  private var all: TimeHistogram {
+    var all = finished
+    if pass >= 0 { all.add(tokenSeconds) }
+    return all
+  }
+
+  /// The distribution of the tokens' times; nil without tokens.
+  package var tokens: TokenTimes? { TokenTimes(all) }
+
+  /// The seconds of all tokens.
+  package var seconds: Double { all.seconds }
+}
+
+/// Times counted in bins that are each 0.4 % wide: memory does not grow with their number.
+package struct TimeHistogram: Hashable, Sendable {
+  private var counts: [Int: Int] = [:]
+  package private(set) var count = 0
+  package private(set) var seconds = 0.0
+
+  private static let binsPerE = 256.0
+
+  package init(_ seconds: [Double] = []) { for time in seconds { add(time) } }
+
+  package mutating func add(_ seconds: Double) {
+    counts[Int((log(max(seconds, 1e-9)) * Self.binsPerE).rounded()), default: 0] += 1
+    count += 1
+    self.seconds += seconds
+  }
+
+  /// The time that `share` of the times do not exceed, by the nearest rank; within 0.2 %.
+  package func percentile(_ share: Double) -> Double {
+    var left = max(1, Int((share * Double(count)).rounded(.up)))
+    for (bin, count) in counts.sorted(by: { $0.key < $1.key }) {
+      left -= count
+      if left <= 0 { return exp(Double(bin) / Self.binsPerE) }
+    }
+    return 0
   }
 }
 
@@ -53,17 +95,13 @@ package struct TokenTimes: Encodable, Hashable, Sendable {
   package var tpotP99Seconds: Double
 
   /// - Returns: nil without tokens.
-  package init?(_ seconds: [Double]) {
-    guard !seconds.isEmpty else { return nil }
-    let sorted = seconds.sorted()
-    func percentile(_ share: Double) -> Double {
-      sorted[max(0, Int((share * Double(sorted.count)).rounded(.up)) - 1)]
-    }
-    tokens = seconds.count
-    tpotMeanSeconds = seconds.reduce(0, +) / Double(seconds.count)
+  package init?(_ times: TimeHistogram) {
+    guard times.count > 0 else { return nil }
+    tokens = times.count
+    tpotMeanSeconds = times.seconds / Double(times.count)
     tokensPerSecond = 1 / tpotMeanSeconds
-    tpotP50Seconds = percentile(0.5)
-    tpotP95Seconds = percentile(0.95)
-    tpotP99Seconds = percentile(0.99)
+    tpotP50Seconds = times.percentile(0.5)
+    tpotP95Seconds = times.percentile(0.95)
+    tpotP99Seconds = times.percentile(0.99)
   }
 }

@@ -81,7 +81,7 @@ struct PredictEval: ParsableCommand {
       throw ValidationError(
         "'\(subject)' is a model; give the text that it is judged on with --text.")
     }
-    let trace = try traceArguments.open([subject])
+    let trace = try traceArguments.open([subject]).loaded()
     var progress = ProgressLine("predicting")
     defer { progress.clear() }
     return trace.evaluatePredictors(trial: trial) { done, total in

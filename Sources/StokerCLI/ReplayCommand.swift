@@ -47,7 +47,14 @@ struct ReplayCommand: ParsableCommand {
   @Option(help: "One pool of memory over all layers (global), or an equal share each (layer).")
   var scope: ReplayScope = .global
 
-  @Option(help: ArgumentHelp("Sequences that are decoded together.", valueName: "count"))
+  @Flag(
+    help: "Leave out MIN and the gap to it: their future is all that grows with a trace's length.")
+  var noGap = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Sequences that are decoded together; more than one need the trace in memory.",
+      valueName: "count"))
   var batch: Int = 1
 
   @Option(help: "What is counted: decode, prefill or all.")
@@ -180,6 +187,7 @@ struct ReplayCommand: ParsableCommand {
     options.scope = scope
     options.batch = batch
     options.phase = phase
+    options.showsGap = !noGap
     options.fitShare = fit?.share ?? (policies.contains(where: \.isFitted) ? 0.5 : 0)
     var rows: [ReplayRow] = []
     var page = ReplayPage()
@@ -191,14 +199,23 @@ struct ReplayCommand: ParsableCommand {
           reason: "it has no predictions; record them with 'stoker run --record-candidates'")
       }
       let comparison = try Comparison(trace, name: path, options: options)
+      guard comparison.futureByteCount <= Machine.defaultMemoryBudget else {
+        throw InputError(
+          path: path,
+          reason: "MIN knows the future of \(trace.accessCount) routed experts, which takes "
+            + "\(formatBytes(comparison.futureByteCount)) of memory, and this process may use "
+            + "\(formatBytes(Machine.defaultMemoryBudget)). With --no-gap and without min among the "
+            + "policies memory does not grow with the trace")
+      }
       var progress = ProgressLine(path)
-      let found = comparison.rows { done in
-        progress.draw(done: done, of: comparison.replayCount)
-        return !Interrupt.isRequested
+      let found = try comparison.rows { done in
+        if Interrupt.isRequested { throw ExitCode(130) }
+        progress.draw(done: Int(1000 * done), of: 1000)
       }
       progress.clear()
-      if Interrupt.isRequested { throw ExitCode(130) }
-      if html != nil { page.append(found, of: trace, name: path, machine: options.hardware?.name) }
+      if html != nil {
+        try page.append(found, of: trace, name: path, machine: options.hardware?.name)
+      }
       rows += found
     }
     if let csv { try writeCSV(rows, to: csv) }
@@ -211,7 +228,7 @@ struct ReplayCommand: ParsableCommand {
       modelPath: model, arguments: running, policies: policies, capacities: capacities,
       hardware: try hardware?.read(), repeats: repeats)
     var rows: [LiveComparison.Row] = []
-    for path in traces { rows += try comparison.rows(arguments.open([path]), name: path) }
+    for path in traces { rows += try comparison.rows(arguments.open([path]).loaded(), name: path) }
     if let saveHardware, let profile = rows.last?.hardware { try profile.write(to: saveHardware) }
     try json ? Terminal.printJSON(rows) : Terminal.print(LiveComparison.table(rows))
   }

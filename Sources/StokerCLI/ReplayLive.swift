@@ -98,8 +98,9 @@ struct LiveComparison {
     simulation.policies = [options.policy]
     simulation.capacities = [.bytes(model.configuration.slotMemory)]
     simulation.hardware = profile
-    let simulated = try Comparison(sized, name: name, options: simulation).rows { _ in true }[0]
-    guard let measured = TokenTimes(live.tokenSeconds), let times = simulated.times else {
+    let simulated = try Comparison(sized, name: name, options: simulation).rows()[0]
+    guard let measured = TokenTimes(TimeHistogram(live.tokenSeconds)), let times = simulated.times
+    else {
       throw InputError(path: name, reason: "the trace has no decoded token to time")
     }
     let bytesPerToken = Double(live.missedByteCount) / Double(live.tokenSeconds.count)

@@ -44,22 +44,22 @@ struct TraceInputArguments: ParsableArguments {
   }
 
   /// Reads a trace; `path` may be a folder of ESFT's files.
-  func open(_ paths: [String]) throws -> RoutingTrace {
+  func open(_ paths: [String]) throws -> TraceSource {
     let files = paths.flatMap { TraceImport.filesIfFolder($0) }
     guard !files.isEmpty else {
       throw InputError(path: paths.joined(separator: " "), reason: "the folder has no file")
     }
     var progress = ProgressLine("reading")
     defer { progress.clear() }
-    let trace = try TraceImport.open(
+    let source = try TraceImport.open(
       files,
       options: TraceImportOptions(
         expertCount: experts, expertByteCount: expertBytes?.byteCount)
     ) { done, total in
       progress.draw(done: done, of: total, detail: formatBytes(done))
     }
-    noteTornEnd(of: files[0], byteCount: trace.tornByteCount, "are left out")
-    return trace
+    noteTornEnd(of: files[0], byteCount: source.tornByteCount, "are left out")
+    return source
   }
 }
 
@@ -92,10 +92,15 @@ struct TraceImportCommand: ParsableCommand {
   @OptionGroup var arguments: TraceInputArguments
 
   func run() throws {
-    var trace = try arguments.open(input)
-    trace.describe(
-      model: model ?? trace.header.model, workload: workload ?? trace.header.workload)
-    try writeTrace(trace, to: output)
+    let source = try arguments.open(input)
+    var header = source.header
+    header.model = model ?? header.model
+    header.workload = workload ?? header.workload
+    let written = try source.write(to: output, header: header)
+    guard written.events > 0 else {
+      throw InputError(path: input[0], reason: "it has no event; nothing was written")
+    }
+    noteWritten(written, to: output)
   }
 }
 
@@ -117,8 +122,8 @@ struct TraceMerge: ParsableCommand {
   }
 
   func run() throws {
-    try writeTrace(
-      RoutingTrace.merged(inputs.map { try arguments.open([$0]) }, names: inputs), to: output)
+    let sources = try inputs.map { try arguments.open([$0]) }
+    noteWritten(try TraceSource.merge(sources, names: inputs, to: output), to: output)
   }
 }
 
@@ -147,14 +152,14 @@ struct TraceSlice: ParsableCommand {
   @OptionGroup var arguments: TraceInputArguments
 
   func run() throws {
-    let trace = try arguments.open([input]).filtered { sequence, step, phase in
+    let written = try arguments.open([input]).write(to: output) { sequence, step, phase in
       sequences?.range.contains(sequence) ?? true && positions?.range.contains(step) ?? true
         && (self.phase == .all || self.phase.rawValue == phase.rawValue)
     }
-    guard trace.eventCount > 0 else {
+    guard written.events > 0 else {
       throw ValidationError("'\(input)' has nothing in what was asked for; nothing was written.")
     }
-    try writeTrace(trace, to: output)
+    noteWritten(written, to: output)
   }
 }
 
@@ -179,7 +184,8 @@ struct TracePermute: ParsableCommand {
   @OptionGroup var arguments: TraceInputArguments
 
   func run() throws {
-    try writeTrace(arguments.open([input]).permuted(seed: seed), to: output)
+    let permuted = try TraceSource(arguments.open([input]).loaded().permuted(seed: seed))
+    noteWritten(try permuted.write(to: output), to: output)
   }
 }
 
@@ -195,13 +201,11 @@ struct TraceExport: ParsableCommand {
   @OptionGroup var arguments: TraceInputArguments
 
   func run() throws {
-    let trace = try arguments.open([input])
-    var event = TraceEvent()
-    var lines = TraceLines.header(trace.header)
-    for index in 0..<trace.eventCount {
-      trace.read(index, into: &event)
-      lines += TraceLines.line(
-        event, topK: trace.header.geometry.topK, experts: trace.header.geometry.expertCount)
+    let source = try arguments.open([input])
+    let geometry = source.header.geometry
+    var lines = TraceLines.header(source.header)
+    try source.forEachEvent { event in
+      lines += TraceLines.line(event, topK: geometry.topK, experts: geometry.expertCount)
       if lines.count > 1 << 20 {
         try Terminal.write(lines)
         lines.removeAll(keepingCapacity: true)
@@ -226,8 +230,7 @@ struct NumberRange: ExpressibleByArgument {
   }
 }
 
-/// Writes `trace` to `path`, and says so.
-private func writeTrace(_ trace: RoutingTrace, to path: String) throws {
-  try trace.write(to: path)
-  Terminal.note("\(path): \(trace.eventCount) events, \(trace.accessCount) routed experts")
+/// Says what was written to `path`.
+private func noteWritten(_ written: (events: Int, accesses: Int), to path: String) {
+  Terminal.note("\(path): \(written.events) events, \(written.accesses) routed experts")
 }

@@ -28,8 +28,10 @@ struct TraceInfo: ParsableCommand {
 
   func run() throws {
     let trace = try arguments.open(input)
-    let statistics = TraceStatistics(trace)
-    let curve = LRUCurve(trace)
+    var progress = ProgressLine("analysing")
+    let statistics = try TraceStatistics(trace) { progress.draw(done: Int(667 * $0), of: 1000) }
+    let curve = try LRUCurve(trace) { progress.draw(done: Int(667 + 333 * $0), of: 1000) }
+    progress.clear()
     if json { return try Terminal.printJSON(TraceReport(trace.header, statistics, curve)) }
     let geometry = trace.header.geometry
     let sizes = Set(geometry.expertByteCounts).sorted().map { formatBytes($0) }
@@ -113,11 +115,11 @@ private struct LRUCurve {
   static let shown = [0.0625, 0.125, 0.25, 0.5, 0.75]
   let points: [Point]
 
-  init(_ trace: RoutingTrace) {
+  init(_ trace: TraceSource, progress: ReplayProgress) throws {
     let total = Double(trace.header.geometry.totalByteCount)
     let shares = (1...64).map { Double($0) / 64 }
     let capacities = shares.map { Int((total * $0).rounded()) }
-    let rates = MissRatioCurve(Replay(trace)).hitRates(at: capacities)
+    let rates = try MissRatioCurve(Replay(trace), progress: progress).hitRates(at: capacities)
     points = shares.indices.map {
       Point(shareOfExperts: shares[$0], capacityBytes: capacities[$0], hitRate: rates[$0])
     }

@@ -27,7 +27,7 @@ import Testing
   @Test(arguments: ["qwen", "gemma"]) func curvesAreThePublishedOnes(_ name: String) throws {
     let trace = try TraceImport.read([SharedTraces.path("bigmoe/\(name).route.csv")])
     let replay = Replay(trace)
-    let future = replay.future()
+    let future = try replay.future()
     let geometry = trace.header.geometry
     var compared = 0
     for row in try Self.curve(name) {
@@ -39,7 +39,7 @@ import Testing
       case "lfu": policy = LFUPolicy(geometry: geometry)
       default: continue
       }
-      let counts = replay.run(capacity: row.budget << 20, policy: policy)
+      let counts = try replay.run(capacity: row.budget << 20, policy: policy)
       let readMiB = Double(counts.prefill.byteCount + counts.decode.byteCount) / 0x1p20
       #expect(
         abs(100 * counts.decode.hitRate - row.hitRate) <= 0.4, "\(row.policy) at \(row.budget) MiB")

@@ -14,7 +14,7 @@ import Testing
     options.policies = policies
     options.capacities = shares.map { .share($0) }
     return try Comparison(TraceImport.open(paths), name: paths[0], options: options)
-      .rows { _ in true }
+      .rows()
   }
 
   private static let traces = [

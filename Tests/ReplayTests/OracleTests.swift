@@ -5,8 +5,10 @@ import TestSupport
 import Testing
 
 @Suite struct OracleTests {
-  private static func misses(_ replay: Replay, capacity: Int, _ policy: any EvictionPolicy) -> Int {
-    let counts = replay.run(capacity: capacity, policy: policy)
+  private static func misses(_ replay: Replay, capacity: Int, _ policy: any EvictionPolicy) throws
+    -> Int
+  {
+    let counts = try replay.run(capacity: capacity, policy: policy)
     return counts.prefill.misses + counts.decode.misses
   }
 
@@ -18,18 +20,18 @@ import Testing
     }
   }
 
-  @Test(arguments: [true, false]) func minHasTheFewestMisses(_ mayBypass: Bool) {
+  @Test(arguments: [true, false]) func minHasTheFewestMisses(_ mayBypass: Bool) throws {
     for seed in 0..<150 as Range<UInt64> {
       let topK = 1 + Int(seed % 2)
       let trace = randomTrace(
         layers: 1 + Int(seed % 3), experts: 4, topK: topK, tokens: 8, seed: seed)
       let replay = Replay(trace)
-      let future = replay.future()
+      let future = try replay.future()
       for capacity in topK...6 {
         let policy = MINPolicy(
           future: future, geometry: trace.header.geometry, mayBypass: mayBypass)
         #expect(
-          Self.misses(replay, capacity: capacity, policy)
+          try Self.misses(replay, capacity: capacity, policy)
             == BruteForce.fewestMisses(
               events: Self.bits(trace), capacity: capacity, mayBypass: mayBypass),
           "seed \(seed), capacity \(capacity)")
@@ -38,20 +40,20 @@ import Testing
   }
 
   /// A window over the whole trace is the whole future; smaller ones lie between that and LRU.
-  @Test func windowsLieBetweenRecencyAndTheWholeFuture() {
+  @Test func windowsLieBetweenRecencyAndTheWholeFuture() throws {
     let trace = randomTrace(layers: 4, experts: 16, topK: 2, tokens: 400, seed: 7)
     let replay = Replay(trace)
-    let future = replay.future()
+    let future = try replay.future()
     let geometry = trace.header.geometry
-    func misses(window: Int?) -> Int {
-      Self.misses(
+    func misses(window: Int?) throws -> Int {
+      try Self.misses(
         replay, capacity: 20,
         MINPolicy(future: future, geometry: geometry, mayBypass: false, window: window))
     }
-    let whole = misses(window: nil)
-    let lru = Self.misses(replay, capacity: 20, LRUPolicy(geometry: geometry))
-    #expect(misses(window: 400) == whole)
-    let steps = [1, 2, 4, 8, 16].map { misses(window: $0) }
+    let whole = try misses(window: nil)
+    let lru = try Self.misses(replay, capacity: 20, LRUPolicy(geometry: geometry))
+    #expect(try misses(window: 400) == whole)
+    let steps = try [1, 2, 4, 8, 16].map { try misses(window: $0) }
     #expect(zip([lru] + steps, steps + [whole]).allSatisfy { $0 >= $1 }, "\(lru) \(steps) \(whole)")
     #expect(steps[0] < lru && steps[4] <= whole + whole / 50)
   }

@@ -38,20 +38,18 @@ import Testing
   private static func check(
     _ policy: any EvictionPolicy, trace: RoutingTrace, capacity: Int,
     key: (Plain, Int32) -> (Double, Double), name: String
-  ) {
+  ) throws {
     let replay = Replay(trace)
     var plain = Plain()
-    var union = EventBuilder(geometry: trace.header.geometry, hasWeights: trace.header.hasWeights)
-    for index in 0..<replay.schedule.groupCount {
-      union.form(replay.schedule.group(index), of: trace)
+    try replay.forEachEvent { _, union in
       plain.serve(
         union.event.experts, pass: union.event.pass, capacity: capacity, key: key)
     }
-    let counts = replay.run(capacity: capacity, policy: policy)
+    let counts = try replay.run(capacity: capacity, policy: policy)
     #expect(counts.prefill.misses + counts.decode.misses == plain.misses, "\(name), \(capacity)")
   }
 
-  @Test func policiesFollowTheirRules() {
+  @Test func policiesFollowTheirRules() throws {
     for seed in 0..<12 as Range<UInt64> {
       let trace = randomTrace(
         layers: 3, experts: 12, topK: 3, tokens: 120, sequences: 2, promptTokens: Int(seed % 3) * 4,
@@ -60,15 +58,17 @@ import Testing
       for capacity in [3, 5, 9, 14, 25, 36] {
         func check(
           _ name: String, _ policy: any EvictionPolicy, key: (Plain, Int32) -> (Double, Double)
-        ) {
-          Self.check(policy, trace: trace, capacity: capacity, key: key, name: name)
+        ) throws {
+          try Self.check(policy, trace: trace, capacity: capacity, key: key, name: name)
         }
-        check("LRU", LRUPolicy(geometry: geometry)) { (Double($0.lastUse[$1]!), 0) }
-        check("Least-Stale", LeastStalePolicy(geometry: geometry)) { (Double($0.lastUse[$1]!), 0) }
-        check("LFU", LFUPolicy(geometry: geometry)) {
+        try check("LRU", LRUPolicy(geometry: geometry)) { (Double($0.lastUse[$1]!), 0) }
+        try check("Least-Stale", LeastStalePolicy(geometry: geometry)) {
+          (Double($0.lastUse[$1]!), 0)
+        }
+        try check("LFU", LFUPolicy(geometry: geometry)) {
           (Double($0.uses[$1]!), Double($0.lastUse[$1]!))
         }
-        check("LFRU", LFRUPolicy(geometry: geometry)) { plain, expert in
+        try check("LFRU", LFRUPolicy(geometry: geometry)) { plain, expert in
           let pass = plain.lastPass.values.max()!
           let score = Float(plain.uses[expert]!) / Float(pass - plain.lastPass[expert]! + 1)
           return (Double(score), Double(expert))
@@ -90,7 +90,7 @@ import Testing
       options.phase = .all
       options.capacities = [.bytes(0), .bytes(40), .share(0.25), .share(0.5), .share(1)]
       if policy.isFitted { options.fitShare = 0.5 }
-      let rows = try Comparison(trace, name: "t", options: options).rows { _ in true }
+      let rows = try Comparison(trace, name: "t", options: options).rows()
       #expect(rows.count == options.capacities.count)
       for row in rows {
         #expect(row.hits <= row.accesses && row.accesses <= row.logicalAccesses)
@@ -117,7 +117,7 @@ import Testing
     options.policies = [.lru, .nextUse, .s3FIFO, .arc, .sieve, .mrs]
     options.scope = .layer
     options.capacities = [.bytes(15)]
-    let together = try Comparison(trace, name: "t", options: options).rows { _ in true }
+    let together = try Comparison(trace, name: "t", options: options).rows()
     options.scope = .global
     options.capacities = [.bytes(5)]
     var misses = Array(repeating: 0, count: options.policies.count)
@@ -131,7 +131,7 @@ import Testing
         event.layer = 0
         single.append(event)
       }
-      let rows = try Comparison(single, name: "t", options: options).rows { _ in true }
+      let rows = try Comparison(single, name: "t", options: options).rows()
       for (index, row) in rows.enumerated() { misses[index] += row.accesses - row.hits }
     }
     // All but next-use, which learns from every layer together; its events come in the same order.
@@ -146,22 +146,22 @@ import Testing
     options.policies = [.static, .lru]
     options.capacities = [.share(0.5)]
     options.fitShare = 0.25
-    let rows = try Comparison(trace, name: "t", options: options).rows { _ in true }
+    let rows = try Comparison(trace, name: "t", options: options).rows()
     #expect(rows.map(\.accesses) == [300, 300])
     let replay = Replay(trace, fitShare: 0.25)
-    #expect(replay.fittedUses().reduce(0, +) == 100)
+    #expect(try replay.fittedUses().reduce(0, +) == 100)
   }
 
-  @Test func missRatioCurvesAreThoseOfReplays() {
+  @Test func missRatioCurvesAreThoseOfReplays() throws {
     for seed in 0..<4 as Range<UInt64> {
       let trace = randomTrace(
         layers: 4, experts: 16, topK: 2, tokens: 300, byteCounts: [300, 500, 300, 400],
         promptTokens: 5, seed: seed)
       let replay = Replay(trace)
       let capacities = stride(from: 1000, through: 24000, by: 500).map { $0 }
-      let curve = MissRatioCurve(replay).hitRates(at: capacities)
+      let curve = try MissRatioCurve(replay).hitRates(at: capacities)
       for (capacity, rate) in zip(capacities, curve) {
-        let counts = replay.run(
+        let counts = try replay.run(
           capacity: capacity, policy: LRUPolicy(geometry: trace.header.geometry))
         #expect(rate == counts.decode.hitRate, "\(capacity)")
       }

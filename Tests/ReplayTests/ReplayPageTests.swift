@@ -23,9 +23,9 @@ import Testing
     options.policies = policies
     options.capacities = [.share(0.25), .share(0.75)]
     options.hardware = hardware
-    let rows = try Comparison(trace, name: "t", options: options).rows { _ in true }
+    let rows = try Comparison(trace, name: "t", options: options).rows()
     var page = ReplayPage()
-    page.append(rows, of: trace, name: "a \"trace\" <b>", machine: hardware?.name)
+    try page.append(rows, of: TraceSource(trace), name: "a \"trace\" <b>", machine: hardware?.name)
     return (page.html, trace)
   }
 
@@ -48,7 +48,7 @@ import Testing
 
   @Test func distancesAndUsesAddUp() throws {
     let trace = try Self.page(hardware: nil, policies: [.lru]).trace
-    let profile = ReuseProfile(trace)
+    let profile = try ReuseProfile(TraceSource(trace))
     var expected = Array(repeating: Array(repeating: 0, count: 12), count: 3)
     var last: [[Int: Int]] = [[:], [:], [:]]
     var tokens = [0, 0, 0]

@@ -15,7 +15,7 @@ import Testing
     options.policies = policies
     options.capacities = [0.125, 0.25, 0.375, 0.5, 0.75].map { .share($0) }
     options.layerShare = share
-    return try Comparison(trace, name: "t", options: options).rows { _ in true }
+    return try Comparison(trace, name: "t", options: options).rows()
   }
 
   @Test func allLayersAreExact() throws {
@@ -49,7 +49,7 @@ import Testing
   func halfOfTheLayersIsCloseToAll(_ name: String) throws {
     let path =
       name == "olmoe" ? "waste/trace_olmoe_299.jsonl" : "gpt-oss/gpt-oss-20b-misc.jsonl.gz"
-    let trace = try TraceImport.open([SharedTraces.path(path)])
+    let trace = try TraceImport.read([SharedTraces.path(path)])
     let policies: [PolicyName] = [.lru, .lfu, .s3FIFO, .nextUse]
     let pairs = zip(
       try Self.rows(trace, policies, share: nil), try Self.rows(trace, policies, share: 0.5))
@@ -62,7 +62,7 @@ import Testing
   @Test(.enabled(if: SharedTraces.arePresent, "needs ../shared"), arguments: ["qwen", "gemma"])
   func aTraceIsATenthOfItsCSV(_ name: String) throws {
     let csv = SharedTraces.path("bigmoe/\(name).route.csv")
-    let trace = try TraceImport.open([csv])
+    let trace = try TraceImport.read([csv])
     let file = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
     defer { try? FileManager.default.removeItem(at: file) }
     try trace.write(to: file.path)

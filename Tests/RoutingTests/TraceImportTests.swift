@@ -24,7 +24,7 @@ import Testing
 
   @Test func routeTraces() throws {
     let folder = try ScratchFolder()
-    let trace = try TraceImport.open([folder.write(Self.routeTrace, to: "t.txt")])
+    let trace = try TraceImport.read([folder.write(Self.routeTrace, to: "t.txt")])
     #expect(trace.header.model == "some-model.gguf")
     #expect(
       trace.header.geometry
@@ -41,20 +41,20 @@ import Testing
   /// What a file says is not overruled.
   @Test func optionsAreForWhatAFileLeavesOut() throws {
     let folder = try ScratchFolder()
-    let trace = try TraceImport.open(
+    let trace = try TraceImport.read(
       [folder.write(Self.routeTrace, to: "t")],
       options: TraceImportOptions(expertCount: 1, expertByteCount: 7))
     #expect(trace.header.geometry.expertCount == 8)
     #expect(trace.header.geometry.expertByteCounts == [100, 200])
     let ids = try folder.write(#"{"tok": 1, "layers": [[0, 3], [1, 2]]}"#, to: "u")
     #expect(throws: TraceError.self) {
-      try TraceImport.open([ids], options: TraceImportOptions(expertCount: 3))
+      try TraceImport.read([ids], options: TraceImportOptions(expertCount: 3))
     }
   }
 
   @Test func jsonLinesOfTokens() throws {
     let folder = try ScratchFolder()
-    let ids = try TraceImport.open([
+    let ids = try TraceImport.read([
       folder.write(
         """
         {"tok": 1, "layers": [[0, 3], [1, 2]]}
@@ -68,7 +68,7 @@ import Testing
     let line = #"""
       {"seq":7,"pos":3,"phase":"decode","experts":[[0,3]],"weights":[[0.5,0.25]]}
       """#
-    let weighted = try TraceImport.open(
+    let weighted = try TraceImport.read(
       [folder.write(line, to: "b")],
       options: TraceImportOptions(expertCount: 16, expertByteCount: 10))
     #expect(
@@ -78,7 +78,7 @@ import Testing
 
   @Test func fingerprints() throws {
     let folder = try ScratchFolder()
-    let trace = try TraceImport.open([
+    let trace = try TraceImport.read([
       folder.write(
         #"""
         {"full_text": ["ignored"], "router_data": [
@@ -99,7 +99,7 @@ import Testing
     }
     let second = try folder.write(line(Array(10..<22)) + line(Array(30..<36)), to: "w_10.txt")
     let first = try folder.write(line(Array(0..<12)) + line(Array(20..<26)), to: "w_2.txt")
-    let trace = try TraceImport.open([second, first])
+    let trace = try TraceImport.read([second, first])
     #expect(trace.eventCount == 6)
     #expect((0..<6).map { trace.layer(of: $0) } == [0, 1, 0, 1, 0, 1])
     #expect((0..<6).map { Int(trace.sequence(of: $0)) } == [0, 0, 0, 0, 1, 1])
@@ -130,7 +130,7 @@ import Testing
     try #require(text != Self.routeTrace)
     let path = try folder.write(text, to: "t")
     do {
-      _ = try TraceImport.open([path])
+      _ = try TraceImport.read([path])
       Issue.record("imported")
     } catch {
       guard case .malformed(path, let foundLine, let foundField, _, _) = error else {
@@ -159,7 +159,7 @@ import Testing
     let folder = try ScratchFolder()
     let path = try folder.write(text, to: "t")
     do {
-      _ = try TraceImport.open([path])
+      _ = try TraceImport.read([path])
       Issue.record("imported")
     } catch {
       guard case .malformed(path, line, _, _, _) = error else {
@@ -173,21 +173,21 @@ import Testing
     let folder = try ScratchFolder()
     for text in ["", "hello", "<html>", "\u{0}\u{1}"] {
       let path = try folder.write(text, to: "t")
-      #expect(throws: TraceError.unknownFormat(path: path)) { try TraceImport.open([path]) }
+      #expect(throws: TraceError.unknownFormat(path: path)) { try TraceImport.read([path]) }
     }
-    #expect(throws: TraceError.self) { try TraceImport.open([folder.path("absent")]) }
+    #expect(throws: TraceError.self) { try TraceImport.read([folder.path("absent")]) }
   }
 
   @Test func jsonLinesComeBack() throws {
     let folder = try ScratchFolder()
-    let trace = try TraceImport.open([folder.write(Self.routeTrace, to: "t")])
+    let trace = try TraceImport.read([folder.write(Self.routeTrace, to: "t")])
     var text = TraceLines.header(trace.header)
     var event = TraceEvent()
     for index in 0..<trace.eventCount {
       trace.read(index, into: &event)
       text += TraceLines.line(event, topK: 2, experts: trace.header.geometry.expertCount)
     }
-    let again = try TraceImport.open([
+    let again = try TraceImport.read([
       folder.write(String(decoding: text, as: UTF8.self), to: "lines")
     ])
     #expect(again.header == trace.header)

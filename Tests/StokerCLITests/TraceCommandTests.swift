@@ -50,6 +50,11 @@ import Testing
       #expect(point["capacity_bytes"] as? Int == row["capacity_bytes"] as? Int)
       #expect(point["hit_rate"] as? Double == row["hit_rate"] as? Double)
     }
+    let plain = try #require(
+      Self.json(["replay", trace, "--policy", "lru", "--memory", "25%", "--no-gap", "--json"])
+        as? [[String: Any]])
+    #expect(plain[0]["hits"] as? Int == rows[0]["hits"] as? Int)
+    #expect(plain[0]["gap_to_min"] == nil && rows[0]["gap_to_min"] != nil)
     let (merged, slice, permuted) = (
       scratch.path(of: "m"), scratch.path(of: "s"), scratch.path(of: "p")
     )

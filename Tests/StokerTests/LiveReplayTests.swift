@@ -62,7 +62,7 @@ import Testing
     for (phase, accesses) in [(ReplayPhase.prefill, live.prefill), (.decode, live.decode)] {
       replayed.phase = phase
       let trace = try RoutingTrace(path: path)
-      let rows = try Comparison(trace, name: path, options: replayed).rows { _ in true }
+      let rows = try Comparison(trace, name: path, options: replayed).rows()
       let row = try #require(rows.first)
       #expect(row.hits == accesses.hits && row.accesses == accesses.hits + accesses.misses)
       #expect(row.bytesRead == accesses.missedByteCount)

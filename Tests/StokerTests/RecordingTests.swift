@@ -98,7 +98,7 @@ import Testing
     }
     // And back from JSON lines.
     try Data(text).write(to: URL(fileURLWithPath: lines))
-    let imported = try TraceImport.open([lines])
+    let imported = try TraceImport.read([lines])
     var other = TraceEvent()
     for index in 0..<trace.eventCount {
       trace.read(index, into: &event)
@@ -149,7 +149,7 @@ import Testing
     }
     #expect(Double(found) > 0.6 * Double(chosen))
     try Data(text).write(to: URL(fileURLWithPath: lines))
-    let imported = try TraceImport.open([lines])
+    let imported = try TraceImport.read([lines])
     var other = TraceEvent()
     for index in 0..<trace.eventCount {
       trace.read(index, into: &event)
@@ -166,7 +166,7 @@ import Testing
     func row(_ predictor: ReplayPredictor?) throws -> ReplayRow {
       options.predictor = predictor
       return try #require(
-        try Comparison(trace, name: "", options: options).rows { _ in true }.first)
+        try Comparison(trace, name: "", options: options).rows().first)
     }
     let (without, with) = (try row(nil), try row(.recorded))
     let ahead = try #require(with.prefetch)

@@ -10,14 +10,14 @@ package struct ReplayPage {
   ///
   /// - Parameter machine: the machine that tokens were timed on, in words.
   package mutating func append(
-    _ rows: [ReplayRow], of trace: RoutingTrace, name: String, machine: String? = nil
-  ) {
+    _ rows: [ReplayRow], of trace: TraceSource, name: String, machine: String? = nil
+  ) throws {
     let header = trace.header
     let geometry = header.geometry
     let gibibyte = Double(1 << 30)
     let isSmall = Double(geometry.totalByteCount) < gibibyte
     let unit = isSmall ? (name: "MiB", bytes: Double(1 << 20)) : (name: "GiB", bytes: gibibyte)
-    let profile = ReuseProfile(trace)
+    let profile = try ReuseProfile(trace)
     sections += "<section><h2>\(escaped(name))</h2><p class=\"lead\">"
     sections +=
       "\(escaped(header.model)): \(geometry.layerCount) layers of \(geometry.expertCount) experts, "

@@ -9,31 +9,33 @@ package struct ReuseProfile: Sendable {
   /// Uses of experts that were not used before.
   package private(set) var firstUses = 0
 
-  package init(_ trace: RoutingTrace) {
-    let geometry = trace.header.geometry
+  package init(_ source: TraceSource) throws {
+    let geometry = source.header.geometry
     uses = Array(
       repeating: Array(repeating: 0, count: geometry.expertCount), count: geometry.layerCount)
     /// Tokens that each layer has seen, and the one each expert was last used by.
     var tokens = Array(repeating: 0, count: geometry.layerCount)
     var last = Array(
       repeating: Array(repeating: -1, count: geometry.expertCount), count: geometry.layerCount)
-    for event in 0..<trace.eventCount {
-      let layer = trace.layer(of: event)
-      let isDecode = trace.phase(of: event) == .decode
-      for (place, id) in trace.experts(of: event).enumerated() {
-        let token = tokens[layer] + place / geometry.topK
-        let expert = Int(id)
-        if isDecode {
-          uses[layer][expert] += 1
-          if last[layer][expert] < 0 {
-            firstUses += 1
-          } else {
-            count(distance: max(1, token - last[layer][expert]))
+    try source.forEachPart { trace, _ in
+      for event in 0..<trace.eventCount {
+        let layer = trace.layer(of: event)
+        let isDecode = trace.phase(of: event) == .decode
+        for (place, id) in trace.experts(of: event).enumerated() {
+          let token = tokens[layer] + place / geometry.topK
+          let expert = Int(id)
+          if isDecode {
+            uses[layer][expert] += 1
+            if last[layer][expert] < 0 {
+              firstUses += 1
+            } else {
+              count(distance: max(1, token - last[layer][expert]))
+            }
           }
+          last[layer][expert] = token
         }
-        last[layer][expert] = token
+        tokens[layer] += trace.accessCount(of: event) / geometry.topK
       }
-      tokens[layer] += trace.accessCount(of: event) / geometry.topK
     }
   }
 

@@ -27,6 +27,11 @@ public struct FutureUses: Sendable {
     self = collected
   }
 
+  /// Bytes that the future of `source` takes while it is made.
+  public static func byteCount(of source: TraceSource) -> Int {
+    2 * (8 * source.accessCount + 16 * source.eventCount)
+  }
+
   private init(layerCount: Int) { eventsOfLayer = Array(repeating: [], count: layerCount) }
 
   private mutating func append(layer: Int, experts: [Int32]) {

@@ -15,7 +15,8 @@ public struct TraceStatistics: Sendable, Codable {
     /// The mean share of a token's experts that the token before it, of the same sequence, used too.
     public var reuse: Double
     /// The mean share of a token's experts that are among the top-k foretold from its experts at the
-    /// layer before; nil at the first layer and where there is too little to learn from.
+    /// layer before; nil at the first layer, where there is too little to learn from, and in models of
+    /// so many experts that their pairs would take more than 1 GiB.
     public var predictability: Double?
   }
 
@@ -42,32 +43,48 @@ public struct TraceStatistics: Sendable, Codable {
     public var shareOfExperts: Double
   }
 
-  /// Reads `trace` once for each layer.
-  public init(_ trace: RoutingTrace) {
-    let geometry = trace.header.geometry
+  /// Goes through `source` twice.
+  /// - Parameter progress: called with the share that is done; what it throws ends the work.
+  /// - Throws: `TraceError` if the trace cannot be read any more, and what `progress` throws.
+  public init(_ source: TraceSource, progress: (_ done: Double) throws -> Void = { _ in }) throws {
+    let geometry = source.header.geometry
     var analyses = (0..<geometry.layerCount).map { _ in LayerAnalysis(geometry) }
     var sequences: Set<Int32> = []
     var prefill = Array(repeating: 0, count: geometry.layerCount)
-    for event in 0..<trace.eventCount {
-      let layer = trace.layer(of: event)
-      let experts = trace.experts(of: event)
-      sequences.insert(trace.sequence(of: event))
-      if trace.phase(of: event) == .prefill { prefill[layer] += experts.count / geometry.topK }
-      for first in stride(from: experts.startIndex, to: experts.endIndex, by: geometry.topK) {
-        analyses[layer].append(
-          experts[first..<first + geometry.topK], sequence: trace.sequence(of: event))
+    var tokenPairs = TokenPairs(geometry)
+    var pairCounts = Array(repeating: 0, count: geometry.layerCount)
+    try source.forEachPart { trace, done in
+      try progress(done / 2)
+      for event in 0..<trace.eventCount {
+        let layer = trace.layer(of: event)
+        let experts = trace.experts(of: event)
+        sequences.insert(trace.sequence(of: event))
+        if trace.phase(of: event) == .prefill { prefill[layer] += experts.count / geometry.topK }
+        for first in stride(from: experts.startIndex, to: experts.endIndex, by: geometry.topK) {
+          analyses[layer].append(
+            experts[first..<first + geometry.topK], sequence: trace.sequence(of: event))
+        }
+        if tokenPairs.append(event, of: trace) { pairCounts[layer] += 1 }
       }
     }
-    let foretold = CrossLayer(trace).recall
+    var foretold = CrossLayer(geometry, pairCounts: pairCounts)
+    tokenPairs = TokenPairs(geometry)
+    try source.forEachPart { trace, done in
+      try progress((1 + done) / 2)
+      for event in 0..<trace.eventCount where tokenPairs.append(event, of: trace) {
+        foretold.append(
+          tokenPairs.previous, trace.experts(of: event), layer: trace.layer(of: event))
+      }
+    }
     let layers = analyses.enumerated().map { layer, analysis in
-      analysis.result(predictability: foretold[layer])
+      analysis.result(predictability: foretold.recall(layer: layer))
     }
     self.layers = layers
     self.sequences = sequences.count
     let counts = analyses.map(\.tokens)
     prefillTokens = prefill.max() ?? 0
     decodeTokens = zip(counts, prefill).map { $0 - $1 }.max() ?? 0
-    routedExperts = trace.accessCount
+    routedExperts = source.accessCount
     let total = Double(max(1, counts.reduce(0, +)))
     func mean(_ value: (Layer) -> Double) -> Double {
       layers.reduce(0) { $0 + value($1) * Double($1.tokens) } / total
@@ -100,7 +117,7 @@ private struct LayerAnalysis {
   private(set) var pairs = 0
   private(set) var repeated = 0
   private var uses: [Int]
-  private var previous: ArraySlice<UInt16> = []
+  private var previous: [UInt16] = []
   private var previousSequence: Int32 = -1
   private var lastUse: [Int]
   /// By window: the sum over the tokens of the experts used in the window that ends there.
@@ -124,7 +141,8 @@ private struct LayerAnalysis {
     for (index, window) in TraceStatistics.windows.enumerated() where tokens + 1 >= window {
       windowSums[index] += lastUse.count { tokens - $0 < window }
     }
-    previous = experts
+    previous.removeAll(keepingCapacity: true)
+    previous += experts
     previousSequence = sequence
     tokens += 1
   }
@@ -153,50 +171,94 @@ private struct LayerAnalysis {
   }
 }
 
+/// Finds the events of single tokens that follow those of the same token at the layer before.
+private struct TokenPairs {
+  private let topK: Int
+  private var layer = -2
+  private var sequence: Int32 = -1
+  private var isSingle = false
+  /// The experts of the last event but one.
+  private(set) var previous: [UInt16] = []
+  private var latest: [UInt16] = []
+
+  init(_ geometry: RoutingGeometry) { topK = geometry.topK }
+
+  /// Takes the next event; whether it makes a pair with the one before.
+  mutating func append(_ event: Int, of trace: RoutingTrace) -> Bool {
+    let experts = trace.experts(of: event)
+    let isPair =
+      isSingle && experts.count == topK && trace.layer(of: event) == layer + 1
+      && trace.sequence(of: event) == sequence
+    (layer, sequence) = (trace.layer(of: event), trace.sequence(of: event))
+    isSingle = experts.count == topK
+    guard isSingle else { return false }
+    swap(&previous, &latest)
+    latest.removeAll(keepingCapacity: true)
+    latest += experts
+    return isPair
+  }
+}
+
 /// How well a token's experts at one layer foretell those at the next: how often they went together in
 /// the first half of the trace is learned, the second half judged.
 private struct CrossLayer {
-  /// The share of a token's experts among the top-k foretold, [layers]; nil where unknown.
-  private(set) var recall: [Double?]
+  private let topK: Int
+  private let count: Int
+  /// Pairs of each layer in all, and those that have been seen.
+  private let pairCounts: [Int]
+  private var seen: [Int]
+  private var hits: [Int]
+  /// How often each expert was followed by each, [layers][experts, experts], once needed.
+  private var together: [[Int32]]
+  /// How often each was followed at all, [layers][experts].
+  private var totals: [[Int32]]
 
-  init(_ trace: RoutingTrace) {
-    let geometry = trace.header.geometry
-    let count = geometry.expertCount
-    recall = Array(repeating: nil, count: geometry.layerCount)
-    for layer in recall.indices.dropFirst() {
-      var together = Array(repeating: Int32(0), count: count * count)
-      let pairs = Self.pairs(trace, layer: layer)
-      guard pairs.count >= 16 else { continue }
-      for (before, after) in pairs[..<(pairs.count / 2)] {
-        for from in trace.experts(of: before) {
-          for to in trace.experts(of: after) { together[Int(from) * count + Int(to)] += 1 }
-        }
-      }
-      let totals = (0..<count).map { from in
-        max(1, together[from * count..<(from + 1) * count].reduce(0, +))
-      }
-      var hits = 0
-      for (before, after) in pairs[(pairs.count / 2)...] {
-        var scores = Array(repeating: Float(0), count: count)
-        for from in trace.experts(of: before) {
-          let share = 1 / Float(totals[Int(from)])
-          for to in 0..<count { scores[to] += share * Float(together[Int(from) * count + to]) }
-        }
-        let foretold = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
-          .prefix(geometry.topK)
-        hits += trace.experts(of: after).count { foretold.contains(Int($0)) }
-      }
-      recall[layer] = Double(hits) / Double((pairs.count - pairs.count / 2) * geometry.topK)
+  init(_ geometry: RoutingGeometry, pairCounts: [Int]) {
+    topK = geometry.topK
+    count = geometry.expertCount
+    // More experts than that has no model that is known; a damaged file may say anything.
+    let byteCount = pairCounts.count * count * count * MemoryLayout<Int32>.size
+    self.pairCounts = byteCount > 1 << 30 ? pairCounts.map { _ in 0 } : pairCounts
+    seen = Array(repeating: 0, count: geometry.layerCount)
+    hits = seen
+    together = Array(repeating: [], count: geometry.layerCount)
+    totals = together
+  }
+
+  /// The share of a token's experts among the top-k foretold; nil where too little is known.
+  func recall(layer: Int) -> Double? {
+    let judged = pairCounts[layer] - pairCounts[layer] / 2
+    return pairCounts[layer] < 16 ? nil : Double(hits[layer]) / Double(judged * topK)
+  }
+
+  mutating func append(_ before: [UInt16], _ after: ArraySlice<UInt16>, layer: Int) {
+    seen[layer] += 1
+    guard pairCounts[layer] >= 16 else { return }
+    if seen[layer] <= pairCounts[layer] / 2 {
+      learn(before, after, layer: layer)
+    } else {
+      judge(before, after, layer: layer)
     }
   }
 
-  /// The events of single tokens at `layer` that follow those of the same token at the layer before.
-  private static func pairs(_ trace: RoutingTrace, layer: Int) -> [(Int, Int)] {
-    (1..<max(1, trace.eventCount)).lazy.filter { event in
-      trace.layer(of: event) == layer && trace.layer(of: event - 1) == layer - 1
-        && trace.sequence(of: event) == trace.sequence(of: event - 1)
-        && trace.experts(of: event).count == trace.header.geometry.topK
-        && trace.experts(of: event - 1).count == trace.header.geometry.topK
-    }.map { ($0 - 1, $0) }
+  private mutating func learn(_ before: [UInt16], _ after: ArraySlice<UInt16>, layer: Int) {
+    if together[layer].isEmpty {
+      together[layer] = Array(repeating: 0, count: count * count)
+      totals[layer] = Array(repeating: 0, count: count)
+    }
+    for from in before {
+      for to in after { together[layer][Int(from) * count + Int(to)] += 1 }
+      totals[layer][Int(from)] += Int32(after.count)
+    }
+  }
+
+  private mutating func judge(_ before: [UInt16], _ after: ArraySlice<UInt16>, layer: Int) {
+    var scores = Array(repeating: Float(0), count: count)
+    for from in before {
+      let share = 1 / Float(max(1, totals[layer][Int(from)]))
+      for to in 0..<count { scores[to] += share * Float(together[layer][Int(from) * count + to]) }
+    }
+    let foretold = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }.prefix(topK)
+    hits[layer] += after.count { foretold.contains(Int($0)) }
   }
 }

@@ -12,13 +12,15 @@ enum Gzip {
 
   /// The text of every member of the file, one after the other.
   /// - Parameter limit: the most bytes of text, so that no file fills the memory.
-  static func decompress(_ bytes: [UInt8], limit: Int) throws(Failure) -> [UInt8] {
+  static func decompress(
+    _ bytes: [UInt8], limit: Int, progress: TraceProgress = { _, _ in }
+  ) throws(Failure) -> [UInt8] {
     var output: [UInt8] = []
     var input = BitInput(bytes: bytes, position: 0)
     repeat {
       let first = output.count
       try skipHeader(&input)
-      try Inflate.inflate(&input, into: &output, limit: limit)
+      try Inflate.inflate(&input, into: &output, limit: limit, progress: progress)
       input.alignToByte()
       let checksum = try input.readInteger(byteCount: 4)
       let length = try input.readInteger(byteCount: 4)
@@ -59,8 +61,8 @@ enum Gzip {
 
 /// Bits of bytes, the lowest first.
 struct BitInput {
-  private let bytes: [UInt8]
-  private var position: Int
+  let bytes: [UInt8]
+  private(set) var position: Int
   private var buffer: UInt64 = 0
   private var bitCount = 0
 
@@ -121,11 +123,12 @@ private enum Inflate {
   ]
 
   static func inflate(
-    _ input: inout BitInput, into output: inout [UInt8], limit: Int
+    _ input: inout BitInput, into output: inout [UInt8], limit: Int, progress: TraceProgress
   ) throws(Gzip.Failure) {
     var isLast = false
     let first = output.count
     while !isLast {
+      progress(input.position, input.bytes.count)
       isLast = try input.read(1) == 1
       switch try input.read(2) {
       case 0:

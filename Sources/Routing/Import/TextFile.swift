@@ -7,9 +7,11 @@ struct TextFile {
 
   let path: String
   let bytes: [UInt8]
+  /// Told the bytes whose lines have been taken, again and again.
+  var progress: (_ done: Int) -> Void = { _ in }
 
   /// - Throws: `TraceError.system` or `.compression`.
-  init(path: String) throws(TraceError) {
+  init(path: String, progress: TraceProgress = { _, _ in }) throws(TraceError) {
     self.path = path
     let contents = try Self.read(path)
     guard Gzip.isCompressed(contents) else {
@@ -17,7 +19,7 @@ struct TextFile {
       return
     }
     do throws(Gzip.Failure) {
-      bytes = try Gzip.decompress(contents, limit: Self.limit)
+      bytes = try Gzip.decompress(contents, limit: Self.limit, progress: progress)
     } catch {
       throw .compression(path: path, reason: error.reason)
     }
@@ -44,10 +46,27 @@ struct TextFile {
   }
 
   /// The lines, without their ends; empty ones too.
-  var lines: some Sequence<ArraySlice<UInt8>> {
-    bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).lazy.map {
-      $0.last == UInt8(ascii: "\r") ? $0.dropLast() : $0
+  var lines: TextLines { TextLines(file: self) }
+}
+
+/// The lines of a text, one after the other.
+struct TextLines: Sequence, IteratorProtocol {
+  fileprivate let file: TextFile
+  private var position: Int? = 0
+  private var told = 0
+
+  fileprivate init(file: TextFile) { self.file = file }
+
+  mutating func next() -> ArraySlice<UInt8>? {
+    guard let first = position else { return nil }
+    if first >= told + 1 << 20 {
+      told = first
+      file.progress(first)
     }
+    let end = file.bytes[first...].firstIndex(of: UInt8(ascii: "\n"))
+    position = end.map { $0 + 1 }
+    let line = file.bytes[first..<(end ?? file.bytes.count)]
+    return line.last == UInt8(ascii: "\r") ? line.dropLast() : line
   }
 }
 

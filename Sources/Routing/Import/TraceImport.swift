@@ -19,27 +19,41 @@ public struct TraceImportOptions: Hashable, Sendable {
 
 /// Reads traces of other tools.
 public enum TraceImport {
-  /// Reads a trace from `paths`, a .moetrace file included.
-  /// - Parameter progress: called with the bytes of a .moetrace file read so far and in all.
+  /// Opens the trace in `paths`: a .moetrace file, which stays where it is if it is large, or files of
+  /// another format, plain or gzipped, which is known by what is in them.
+  ///
+  /// ESFT's files, one per layer, make one trace together; of any other format one file is read.
   /// - Throws: `TraceError`.
   public static func open(
     _ paths: [String], options: TraceImportOptions = TraceImportOptions(),
-    progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
-  ) throws(TraceError) -> RoutingTrace {
+    progress: @escaping TraceProgress = { _, _ in }
+  ) throws(TraceError) -> TraceSource {
     if paths.count == 1, try TraceReader.recognizes(path: paths[0]) {
-      return try RoutingTrace(path: paths[0], progress: progress)
+      return try TraceSource(path: paths[0], progress: progress)
     }
-    return try read(paths, options: options)
+    return TraceSource(try importText(paths, options: options, progress: progress))
   }
 
-  /// Reads `paths`, plain or gzipped, whose format is known by what is in them.
-  ///
-  /// ESFT's files, one per layer, make one trace together; of any other format one file is read.
+  /// Reads the trace that `open` opens.
   /// - Throws: `TraceError`.
   public static func read(
     _ paths: [String], options: TraceImportOptions = TraceImportOptions()
   ) throws(TraceError) -> RoutingTrace {
-    let files = try paths.map { path throws(TraceError) in try TextFile(path: path) }
+    try open(paths, options: options).loaded()
+  }
+
+  private static func importText(
+    _ paths: [String], options: TraceImportOptions, progress: @escaping TraceProgress
+  ) throws(TraceError) -> RoutingTrace {
+    var files: [TextFile] = []
+    for path in paths { files.append(try TextFile(path: path, progress: progress)) }
+    let total = files.reduce(0) { $0 + $1.bytes.count }
+    var before = 0
+    for index in files.indices {
+      let first = before
+      files[index].progress = { progress(first + $0, total) }
+      before += files[index].bytes.count
+    }
     guard let first = files.first else { preconditionFailure("no files") }
     guard let format = TraceFormat(first) else { throw .unknownFormat(path: first.path) }
     if format == .esft { return try importESFT(files, options: options) }

@@ -27,7 +27,7 @@ public struct RoutingTrace: Sendable {
   /// - Parameter progress: called with the bytes read so far and in all.
   /// - Throws: `TraceError`.
   public init(
-    path: String, progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
+    path: String, progress: TraceProgress = { _, _ in }
   ) throws(TraceError) {
     var reader = try TraceReader(path: path)
     self.init(header: reader.header)
@@ -38,12 +38,6 @@ public struct RoutingTrace: Sendable {
       if records.count % 4096 == 0 { progress(reader.readByteCount, byteCount) }
     }
     tornByteCount = reader.tornByteCount
-  }
-
-  /// Says what the model is called and what was processed.
-  public mutating func describe(model: String, workload: String) {
-    header.model = model
-    header.workload = workload
   }
 
   /// Says how large the experts are, and the slots of the runtime that is to hold them.
@@ -87,6 +81,15 @@ public struct RoutingTrace: Sendable {
     weights += event.weights
     scores += event.scores
     predictions += event.predictions
+  }
+
+  /// Forgets the events and keeps the storage.
+  mutating func removeAll() {
+    records.removeAll(keepingCapacity: true)
+    experts.removeAll(keepingCapacity: true)
+    weights.removeAll(keepingCapacity: true)
+    scores.removeAll(keepingCapacity: true)
+    predictions.removeAll(keepingCapacity: true)
   }
 
   /// The scores that belong to so many expert ids.
