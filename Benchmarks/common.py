@@ -88,7 +88,7 @@ def run_stoker(stoker, model, ids, threads, memory=None, prefix=()):
     """The statistics of a run; `ids` are the prompt and what is decoded after it."""
     budget = [] if memory is None else ["--memory", memory]
     return json.loads(run(
-        [*prefix, stoker, "run", model, "--token-ids", ids[0], "--forced-ids", ids[1],
+        [*prefix, stoker, "run", model, "--no-history", "--token-ids", ids[0], "--forced-ids", ids[1],
          "--threads", threads, "--json", *budget]))["statistics"]
 
 

@@ -25,6 +25,77 @@ struct ReplayBenchmark: ParsableCommand {
     try printSpeed()
     print("\n")
     try printGaps()
+    print("\n")
+    try printHistories()
+  }
+
+  /// The hit rates of the first tokens of sequences that each begin with free slots, and with slots filled
+  /// by the history of other sequences.
+  private func printHistories() throws {
+    let heads = [16, 64, 256]
+    print(
+      "Hit rates of `next-use` over the first tokens of each sequence in the second half of a trace,"
+    )
+    print("beginning with nothing resident -> with what the first half used most.\n")
+    print(
+      "| trace | of the experts | " + heads.map { "\($0) tokens" }.joined(separator: " | ") + " |")
+    print("|---|---|" + String(repeating: "---|", count: heads.count))
+    for (name, file) in Self.files where ["gpt-oss mmlu", "DeepSeek intent"].contains(name) {
+      let trace = try TraceImport.read(TraceImport.filesIfFolder("\(traces)/\(file)"))
+      for share in [0.15, 0.25, 0.5, 0.75] {
+        let cells = heads.map { tokens in
+          [false, true].map { isWarm in
+            let rate = Self.hitRate(trace, share: share, tokens: tokens, isWarm: isWarm)
+            return formatFixed(100 * rate, digits: 1)
+          }.joined(separator: " -> ")
+        }
+        print(
+          "| \(name) | \(formatFixed(100 * share, digits: 0)) % | \(cells.joined(separator: " | ")) |"
+        )
+      }
+    }
+  }
+
+  private static func hitRate(
+    _ trace: RoutingTrace, share: Double, tokens: Int, isWarm: Bool
+  ) -> Double {
+    let geometry = trace.header.geometry
+    let last = trace.sequence(of: trace.eventCount - 1)
+    let capacity = Int(Double(geometry.totalByteCount) * share)
+    var builder = EventBuilder(geometry: geometry, hasWeights: trace.header.hasWeights)
+    var history = RoutingHistory(
+      model: "", routers: "", layerCount: geometry.layerCount, expertCount: geometry.expertCount)
+    func empty() -> ResidentSet {
+      ResidentSet(
+        geometry: geometry, capacity: capacity,
+        policy: PolicyName.nextUse.make(geometry: geometry, capacity: capacity))
+    }
+    var set = empty()
+    var (sequence, events, hits, accesses) = (Int32(-1), 0, 0, 0)
+    var missed: [Int32] = []
+    for index in 0..<trace.eventCount {
+      builder.form([Int32(index)], of: trace)
+      guard trace.sequence(of: index) > last / 2 else {
+        history.note(builder.event)
+        continue
+      }
+      if trace.sequence(of: index) != sequence {
+        (sequence, events) = (trace.sequence(of: index), 0)
+        set = empty()
+        if isWarm {
+          set.begin(with: history)
+          for expert in history.byUse.reversed() {
+            guard set.admit(expert, pass: builder.event.pass) else { break }
+          }
+        }
+      }
+      events += 1
+      guard events <= tokens * geometry.layerCount else { continue }
+      let served = set.serve(builder.event, missed: &missed)
+      hits += served.hits
+      accesses += served.hits + served.misses
+    }
+    return Double(hits) / Double(max(1, accesses))
   }
 
   /// OLMoE-1B-7B's shape with half of each token's experts those of the token before.

@@ -74,6 +74,7 @@ extension ExpertRuntime {
     if let failure = firstFailure { throw recover(from: failure, layer: layer) }
     judgePrefetch(layer: layer, missedByteCount: missedByteCount)
     sum(routing, into: output)
+    if !events.event.isPrompt { fillIdle() }
   }
 
   // MARK: - Tasks
@@ -84,6 +85,7 @@ extension ExpertRuntime {
   private func prepare(layer: Int, routing: borrowing Routing, phase: Phase) -> Int {
     events.form(layer: layer, phase: phase, routing: routing)
     settlePredictions()
+    history.note(events.event)
     let served = residents.serve(events.event, missed: &missed)
     streaming = served.isStream
     let base = layer * expertCount
@@ -106,7 +108,7 @@ extension ExpertRuntime {
       append(expert - Int32(base), slot: residents.slot(of: expert))
     }
     if accesses.hits < served.hits {
-      // Residents whose read failed.
+      // Residents that have not been read whole yet, or whose read failed.
       for expert in events.event.experts
       where !missed.contains(expert) && !contents[residents.slot(of: expert)].holds(expert) {
         append(expert - Int32(base), slot: residents.slot(of: expert))
@@ -158,9 +160,9 @@ extension ExpertRuntime {
   /// order they are computed, and lets those queued ahead wait no longer; returns the bytes demanded.
   func demand(_ expert: ExpertID, into slot: Int, for task: Int) -> Int {
     let id = Int32(expert.layer * expertCount + expert.expert)
-    if contents[slot].expert != id { contents[slot] = SlotContent(expert: id) }
+    if contents[slot].expert != id { claim(slot, for: id) }
     contents[slot].task = task
-    var byteCount = settleLate(slot)
+    var byteCount = settleLate(slot) + promoteFill(slot)
     for matrix in ExpertMatrix.allCases
     where (contents[slot].arrived | contents[slot].underWay) & matrix.bit == 0 {
       byteCount += enqueue(matrix, of: expert, into: slot, priority: .demand)

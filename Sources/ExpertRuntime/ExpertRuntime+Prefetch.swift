@@ -56,7 +56,10 @@ extension ExpertRuntime {
 
   /// Takes note of reads that have finished and lets queued ones begin. To be called between pieces of
   /// other work, so that the disk is not idle while there is something to read.
-  package func advanceReads() { harvest() }
+  package func advanceReads() {
+    harvest()
+    if !events.event.isPrompt { fillIdle() }
+  }
 
   /// The staged experts that share slots with those of `layer`: a copy in memory that is kept, since
   /// staging changes while they are gone through.
@@ -91,7 +94,7 @@ extension ExpertRuntime {
   private func readAhead(_ expert: Int32, into slot: Int) -> Int {
     let id = ExpertID(layer: Int(expert) / expertCount, expert: Int(expert) % expertCount)
     if contents[slot].expert != expert || contents[slot].ahead == nil {
-      contents[slot] = SlotContent(expert: expert)
+      claim(slot, for: expert)
       statistics.prefetch[id.layer].issued.count += 1
     }
     contents[slot].ahead = ReadAhead()
@@ -224,7 +227,7 @@ extension ExpertRuntime {
   }
 
   /// The bytes read for a set of the matrices of `expert`.
-  private func byteCount(of expert: Int32, _ set: UInt8) -> Int {
+  func byteCount(of expert: Int32, _ set: UInt8) -> Int {
     let (layer, number) = (Int(expert) / expertCount, Int(expert) % expertCount)
     return ExpertMatrix.allCases.reduce(0) { sum, matrix in
       guard set & matrix.bit != 0 else { return sum }

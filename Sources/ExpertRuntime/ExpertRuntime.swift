@@ -37,6 +37,12 @@ public final class ExpertRuntime {
   var residents: ResidentSet
   /// Makes the events `residents` is told of.
   var events: EventBuilder
+  /// What has been routed since the runtime was made.
+  package internal(set) var history: RoutingHistory
+  /// Experts that free slots are to be filled with while the disk is idle; the next one is the last.
+  var likely: [Int32] = []
+  /// Matrices of that one that have been asked for.
+  var filledMatrices = 0
   /// The experts missed by the event being executed.
   var missed: [Int32] = []
   /// The staged experts that are being gone through.
@@ -135,6 +141,8 @@ public final class ExpertRuntime {
       geometry: shape, plan: plan,
       policy: policy.make(geometry: shape, capacity: plan.meanCapacity(of: shape)))
     events = EventBuilder(geometry: shape, hasWeights: true)
+    history = RoutingHistory(
+      model: "", routers: "", layerCount: layout.layerCount, expertCount: layout.expertCount)
     planner = PrefetchPlanner(geometry: shape, parameters: prefetch)
     missed.reserveCapacity(layout.expertCount)
     var offsets: [Int] = []

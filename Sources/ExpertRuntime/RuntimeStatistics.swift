@@ -25,6 +25,8 @@ public struct RuntimeStatistics: Hashable, Sendable, Codable {
   public var evictions = 0
   /// Bytes read ahead of any request, when every expert fits.
   public var preloadedByteCount = 0
+  /// Experts that free slots were filled with while the disk was idle, by the history of earlier runs.
+  public var filled = PrefetchLedger.Amount()
   /// Time spent on experts, from the router's decision to their weighted sum.
   public var executionNanoseconds: UInt64 = 0
   /// Time spent on predicting what to read ahead, and on deciding.
@@ -49,6 +51,7 @@ public struct RuntimeStatistics: Hashable, Sendable, Codable {
   public var diskBandwidth: Double? {
     let bytes =
       prefill.demandedByteCount + decode.demandedByteCount + totalPrefetch.issued.byteCount
+      + filled.byteCount
     guard diskBusyNanoseconds > 0, bytes > 0 else { return nil }
     return Double(bytes) / Double(diskBusyNanoseconds) * 1e9
   }
@@ -72,6 +75,8 @@ extension RuntimeStatistics {
     }
     result.evictions -= earlier.evictions
     result.preloadedByteCount -= earlier.preloadedByteCount
+    result.filled.count -= earlier.filled.count
+    result.filled.byteCount -= earlier.filled.byteCount
     result.executionNanoseconds -= earlier.executionNanoseconds
     result.predictionNanoseconds -= earlier.predictionNanoseconds
     result.diskWaitNanoseconds -= earlier.diskWaitNanoseconds

@@ -15,6 +15,10 @@ public protocol EvictionPolicy: Sendable {
   mutating func observeStream(
     _ event: borrowing RoutingEvent, admitted: [Int32], residents: borrowing ResidentTable)
 
+  /// Takes note that `expert` of `layer` has become resident during `pass` without being needed.
+  mutating func admit(
+    _ expert: Int32, layer: Int, pass: Int, residents: borrowing ResidentTable)
+
   /// Chooses the resident that goes and forgets that it was one; nil if none may go.
   mutating func takeVictim(residents: borrowing ResidentTable) -> Int32?
 }
@@ -32,5 +36,16 @@ extension EvictionPolicy {
     newcomers.pass = event.pass
     newcomers.experts = admitted
     observe(newcomers, residents: residents)
+  }
+
+  /// As if it had been needed.
+  public mutating func admit(
+    _ expert: Int32, layer: Int, pass: Int, residents: borrowing ResidentTable
+  ) {
+    var event = RoutingEvent()
+    event.layer = layer
+    event.pass = pass
+    event.experts = [expert]
+    observe(event, residents: residents)
   }
 }

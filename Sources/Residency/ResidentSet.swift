@@ -94,6 +94,33 @@ public struct ResidentSet: Sendable {
     }
   }
 
+  /// Tells the policy, which has seen nothing yet, what was needed in the past: as if it had been a prompt.
+  ///
+  /// - Parameter history: uses of a model of the same shape.
+  public mutating func begin(with history: RoutingHistory) {
+    for layer in 0..<table.geometry.layerCount {
+      let event = history.event(layer: layer)
+      guard !event.experts.isEmpty else { continue }
+      table.beginEvent(layer: layer)
+      policy.observeStream(event, admitted: [], residents: table)
+    }
+  }
+
+  /// Makes `expert`, which nothing needs yet, resident where there is room.
+  ///
+  /// - Parameter pass: the pass over the layers under way.
+  /// - Returns: whether there was room.
+  public mutating func admit(_ expert: Int32, pass: Int) -> Bool {
+    let layer = Int(expert) / table.geometry.expertCount
+    precondition(!table.contains(expert), "it is a resident already")
+    table.beginEvent(layer: layer)
+    guard table.hasRoom(for: expert) else { return false }
+    table.insert(expert)
+    slots?.take(for: expert)
+    policy.admit(expert, layer: layer, pass: pass, residents: table)
+    return true
+  }
+
   /// The slot that `expert`, one of the latest event's or a resident, is in or is to be read into.
   public func slot(of expert: Int32) -> Int { slots!.slot(of: expert) }
 

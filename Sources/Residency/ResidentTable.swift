@@ -86,6 +86,9 @@ public struct ResidentTable: Sendable {
   /// Whether the pool of the event being served has more residents than it holds.
   var isOverfull: Bool { occupied > capacity }
 
+  /// Whether `expert`, of the event's pool and no resident, fits without anything having to go.
+  func hasRoom(for expert: Int32) -> Bool { occupied + size(of: expert) <= capacity }
+
   mutating func beginEvent(layer: Int) {
     event &+= 1
     self.layer = layer

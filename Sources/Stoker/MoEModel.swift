@@ -37,6 +37,8 @@ public final class MoEModel {
       }
     }
   }
+  /// What earlier runs have routed; nil if no history is kept.
+  private(set) var history: HistoryFile?
   package let transformer: MoETransformer
   let pool: WorkerPool
   private let engine: any ReadEngine
@@ -88,8 +90,13 @@ public final class MoEModel {
     transformer = MoETransformer(
       description: shape.description, weights: weights, cache: cache, runtime: runtime,
       buffers: buffers, pool: pool, kernels: shape.kernels)
+    if let folder = options.historyFolder {
+      let file = HistoryFile(folder: folder, transformer: transformer)
+      runtime.begin(with: file.history)
+      history = file
+    }
     configuration = RunConfiguration(
-      shape, engine: engine, runtime: runtime, slots: slots, options: options)
+      shape, engine: engine, runtime: runtime, slots: slots, options: options, history: history)
     if let kind = shape.predictor, runtime.canPrefetch {
       transformer.predictor = try predictor(kind, shape, ledger: ledger)
     }
@@ -98,6 +105,23 @@ public final class MoEModel {
       let total = shape.layout.totalExpertByteCount
       try runtime.preload { done, all in progress(total / all * done, total) }
     }
+  }
+
+  /// Adds what this model has routed to its history, for the next one to begin with; does nothing if no
+  /// history is kept or nothing was routed.
+  ///
+  /// The file is replaced as a whole: one that is read meanwhile is the old or the new one.
+  /// - Throws: an error that names the file or its folder, if it cannot be written.
+  public func saveHistory() throws {
+    try history?.save(transformer.runtime.history)
+  }
+
+  /// Fills the slots that are free with the experts that the model's history has as the most used, for a
+  /// host that waits for its first request; while tokens are decoded, the idle disk does.
+  ///
+  /// - Parameter isCancelled: asked before every read.
+  public func fillFreeSlots(isCancelled: () -> Bool = { false }) {
+    transformer.runtime.fillFreeSlots(isCancelled: isCancelled)
   }
 
   /// A predictor beside the model's own, in memory beside its budget: by the fitted heads where there

@@ -43,6 +43,10 @@ public struct ModelOptions: Sendable {
   /// How the routing is predicted; nil: by the heads fitted to the model where there are any, else
   /// corrected.
   public var predictor: PredictorKind?
+  /// The folder that keeps a history of the routing of each model: a model begins with the experts that
+  /// its history has as the likeliest, and `MoEModel.saveHistory` adds to it. Nil keeps none; a run that
+  /// is recorded to be replayed wants that.
+  public var historyFolder: String?
   /// How experts are read.
   public var io: ReadEngineKind
   /// Whether reads pass by the page cache.
@@ -52,7 +56,8 @@ public struct ModelOptions: Sendable {
   public init(
     memory: Int? = nil, processMemory: Int? = nil, context: Int? = nil, threads: Int? = nil,
     keyValueType: KeyValueType? = nil, policy: PolicyName = .nextUse,
-    prefetch: PrefetchMode = .auto, predictor: PredictorKind? = nil, io: ReadEngineKind = .auto,
+    prefetch: PrefetchMode = .auto, predictor: PredictorKind? = nil, historyFolder: String? = nil,
+    io: ReadEngineKind = .auto,
     direct: DirectPolicy = .auto
   ) {
     self.memory = memory
@@ -63,6 +68,7 @@ public struct ModelOptions: Sendable {
     self.policy = policy
     self.prefetch = prefetch
     self.predictor = predictor
+    self.historyFolder = historyFolder
     self.io = io
     self.direct = direct
   }

@@ -32,6 +32,8 @@ public struct RunConfiguration: Hashable, Sendable, Codable {
   public let predictor: PredictorKind?
   /// Slots for experts that are read ahead, beside those of `slots`.
   public let stagingSlots: Int
+  /// The tokens of the history that it began with, older ones counting less; nil if none is kept.
+  public let historyTokens: Double?
   /// What had to be done without, and why, each once.
   public let fallbacks: [String]
 }
@@ -39,7 +41,7 @@ public struct RunConfiguration: Hashable, Sendable, Codable {
 extension RunConfiguration {
   init(
     _ shape: RunShape, engine: any ReadEngine, runtime: ExpertRuntime, slots: Arena,
-    options: ModelOptions
+    options: ModelOptions, history: HistoryFile?
   ) {
     self.engine = engine.name
     direct = shape.files.allSatisfy(\.isDirect)
@@ -56,7 +58,9 @@ extension RunConfiguration {
     policy = options.policy.name
     predictor = runtime.canPrefetch ? shape.predictor : nil
     stagingSlots = runtime.slotPlan.stagingCount * runtime.slotPlan.classes.count
+    historyTokens = history?.history.tokens
     var fallbacks = runtime.fallbacks
+    if let refusal = history?.refusal { fallbacks.append(refusal) }
     if case .depth(let depth) = options.prefetch, !runtime.canPrefetch, !runtime.holdsEveryExpert {
       fallbacks.append(
         "--prefetch \(depth) reads nothing ahead: staging takes \(SlotPlan.slotsPerStaged) slots or "

@@ -12,6 +12,8 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
   case trace(reason: String)
   /// Fitted heads are asked for and there are none.
   case noPredictor(path: String, model: String)
+  /// The history of a model's routing cannot be written.
+  case history(path: String, reason: String)
   /// Too few tokens to score.
   case tooShort(tokens: Int, needed: Int)
 
@@ -30,6 +32,8 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
       "the trace cannot be replayed on this model: \(reason)"
     case .noPredictor(let path, let model):
       "there are no fitted heads at '\(path)'; make them with 'stoker fit-predictor \(model) --text FILE'"
+    case .history(let path, let reason):
+      "the history of this run cannot be written to '\(path)': \(reason); --no-history does without"
     case .tooShort(let tokens, let needed):
       "the text has \(tokens) tokens; scoring needs at least \(needed)"
     }

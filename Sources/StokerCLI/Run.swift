@@ -73,6 +73,13 @@ struct Run: ParsableCommand {
   @Flag(help: "Record what the scores were predicted to be too: three bytes for each expert.")
   var recordCandidates = false
 
+  @Flag(
+    help: ArgumentHelp(
+      "Neither begin with the experts that earlier runs used most nor keep which this one uses.",
+      discussion: "A run with --record keeps to that too, so that its replay begins as it did. "
+        + "Histories are in $XDG_CACHE_HOME/stoker or ~/.cache/stoker."))
+  var noHistory = false
+
   @Flag(help: "Go on after an end-of-text token.")
   var ignoreEnd = false
 
@@ -101,7 +108,9 @@ struct Run: ParsableCommand {
     let file = try ModelFile(path: model)
     let ids = try promptTokens(file)
     let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
-    let loaded = try loadModel(file, arguments.options(context: needed))
+    var options = arguments.options(context: needed)
+    if !noHistory, record == nil { options.historyFolder = ModelOptions.userHistoryFolder }
+    let loaded = try loadModel(file, options)
     if let record {
       let recorder = try RoutingRecorder(
         path: record, model: loaded, scores: recordScores, predictions: recordCandidates)
@@ -124,6 +133,12 @@ struct Run: ParsableCommand {
       if stats || generation.statistics.cancelled {
         Terminal.note(StatisticsTable(generation.statistics).text)
       }
+    }
+    do {
+      try loaded.saveHistory()
+    } catch {
+      // It costs the next run some reads, and this one nothing.
+      Terminal.note("\(error)")
     }
     // Last, so that a disk that is full costs the trace and not the text.
     try loaded.recorder?.finish()

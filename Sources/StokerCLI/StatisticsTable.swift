@@ -42,6 +42,7 @@ struct StatisticsTable {
       ),
       ("policy", c.policy),
       ("prefetch", prefetch),
+      ("history", history),
       ("kernels", "\(c.kernels), \(c.threads) \(c.threads == 1 ? "thread" : "threads")"),
       (
         "read engine",
@@ -68,6 +69,15 @@ struct StatisticsTable {
     return "\(predictor.rawValue), \(c.stagingSlots) staging slots; "
       + "\(formatBytes(ledger.issued.byteCount)) read ahead, \(share(ledger.accuracy)) needed, "
       + "\(share(ledger.timeliness)) of that in time"
+  }
+
+  private var history: String {
+    let c = statistics.configuration
+    guard let tokens = c.historyTokens else { return "none" }
+    let filled = statistics.experts.filled
+    return
+      "of \(Int(tokens)) tokens; \(filled.count) experts, \(formatBytes(filled.byteCount)), read into "
+      + "free slots while the disk was idle"
   }
 
   private var disk: String {

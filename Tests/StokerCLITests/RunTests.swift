@@ -35,6 +35,27 @@ import Testing
     }
   }
 
+  /// A run adds to the model's history unless it is told not to or is recorded.
+  @Test func runsKeepAHistory() throws {
+    let scratch = try ScratchDirectory()
+    let cache = scratch.path(of: "cache")
+    func run(_ extra: String...) throws -> String {
+      let outcome = try StokerProcess.run(
+        demo("--memory", "60MiB", "--temperature", "0", "--stats") + extra,
+        environment: ["XDG_CACHE_HOME": cache])
+      #expect(outcome.exit == .code(0), "\(outcome.errors)")
+      return outcome.errors.split(separator: "\n").first { $0.hasPrefix("history ") }
+        .map(String.init) ?? ""
+    }
+    #expect(try run("--no-history").hasSuffix(" none"))
+    #expect(try run("--record", scratch.path(of: "t.moetrace")).hasSuffix(" none"))
+    #expect(!FileManager.default.fileExists(atPath: cache))
+    #expect(try run().contains(" of 0 tokens;"))
+    #expect(try !run().contains(" of 0 tokens;"))
+    let files = try FileManager.default.contentsOfDirectory(atPath: cache + "/stoker")
+    #expect(files.count == 1)
+  }
+
   @Test func aModelThatFitsIsSaidToBeResident() throws {
     let arguments = ["run", Samples.tinyQwen, "--token-ids", "1", "--max-tokens", "2", "--stats"]
     let outcome = try StokerProcess.run(arguments)

@@ -33,7 +33,8 @@ final class StokerProcess {
   /// Starts `stoker` with `arguments`.
   ///
   /// - Parameters:
-  ///   - environment: variables on top of this process's, of which `STOKER_KERNELS` is dropped.
+  ///   - environment: variables on top of this process's, of which `STOKER_KERNELS` is dropped and
+  ///     `XDG_CACHE_HOME` names a folder of its own.
   ///   - output: a descriptor to be standard output instead of a file.
   init(
     _ arguments: [String], environment: [String: String] = [:], output: Int32? = nil
@@ -42,6 +43,8 @@ final class StokerProcess {
     let executable = try Self.executablePath()
     var inherited = ProcessInfo.processInfo.environment
     inherited["STOKER_KERNELS"] = nil
+    // What one run has used is nothing that another test begins with.
+    inherited["XDG_CACHE_HOME"] = scratch.path(of: "cache")
     let variables = inherited.merging(environment) { $1 }.map { "\($0)=\($1)" }
 
     var actions = posix_spawn_file_actions_t()

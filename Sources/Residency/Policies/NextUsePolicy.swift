@@ -75,6 +75,26 @@ public struct NextUsePolicy: EvictionPolicy {
     learn(from: event, residents: residents, keepsAll: false)
   }
 
+  /// What is known of its uses tells when it is needed.
+  public mutating func admit(
+    _ expert: Int32, layer: Int, pass: Int, residents: borrowing ResidentTable
+  ) {
+    let now = (weights * averages[Int(expert)]).sum()
+    keys.setUnordered(nextUse(turn: nextTurn(pass: pass, layer: layer), now), of: Int(expert))
+    keys.order(layer: layer)
+  }
+
+  /// When a layer comes round again, in passes.
+  private func nextTurn(pass: Int, layer: Int) -> Double {
+    Double(pass + 1) + Double(layer) / Double(geometry.layerCount)
+  }
+
+  /// When an expert of which so much use is to come is needed next, its layer's next turn being `turn`.
+  private func nextUse(turn: Double, _ now: Float) -> Double {
+    let rate = max(1e-4, min(1, now * (1 - parameters.discount)))
+    return turn + Double((1 - rate) / rate)
+  }
+
   /// - Parameter keepsAll: whether all of the event's experts become resident.
   private mutating func learn(
     from event: borrowing RoutingEvent, residents: borrowing ResidentTable, keepsAll: Bool
@@ -91,9 +111,7 @@ public struct NextUsePolicy: EvictionPolicy {
     tokens[event.layer] += Float(weight)
     let shares = shares(steps: weight, tokens: tokens[event.layer])
     let discount = parameters.discount
-    // Times are in passes.
-    let nextTurn =
-      Double(event.pass + 1) + Double(event.layer) / Double(geometry.layerCount)
+    let turn = nextTurn(pass: event.pass, layer: event.layer)
     var correction = SIMD4<Float>.zero
     var scale = SIMD4<Float>.zero
     for index in uses.indices {
@@ -107,8 +125,7 @@ public struct NextUsePolicy: EvictionPolicy {
       correction += (used + discount * now - (weights * before).sum()) * before
       scale += before * before
       if (keepsAll && used > 0) || residents.contains(Int32(expert)) {
-        let rate = max(1e-4, min(1, now * (1 - discount)))
-        keys.setUnordered(nextTurn + Double((1 - rate) / rate), of: expert)
+        keys.setUnordered(nextUse(turn: turn, now), of: expert)
       }
       uses[index] = 0
     }

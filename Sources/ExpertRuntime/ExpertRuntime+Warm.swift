@@ -1,0 +1,91 @@
+internal import Checkpoints
+internal import DirectIO
+package import Residency
+internal import Routing
+
+/// Beginning with what earlier runs have used: free slots are filled while the disk has nothing else to do,
+/// by the most used experts first. A prompt is left to fill them with what it reads anyway.
+extension ExpertRuntime {
+  /// Begins with `history`, of a model of the same shape, before anything is executed.
+  package func begin(with history: RoutingHistory) {
+    guard !holdsEveryExpert, history.tokens >= 1 else { return }
+    residents.begin(with: history)
+    likely = history.byUse
+  }
+
+  /// Fills free slots with the experts that the history has as the most used, for a host that has nothing
+  /// else to do.
+  ///
+  /// - Parameter isCancelled: asked before every read.
+  package func fillFreeSlots(isCancelled: () -> Bool) {
+    while !isCancelled(), fillIdle() {
+      while flightCount > 0 {
+        engine.wait()
+        harvest()
+      }
+    }
+  }
+
+  /// Reads a matrix of the most used expert that is not resident, if the disk has nothing to do and there is
+  /// a free slot.
+  /// - Returns: whether there was anything to read.
+  @discardableResult
+  func fillIdle() -> Bool {
+    guard !likely.isEmpty, flightCount == 0 else { return false }
+    while let expert = likely.last {
+      if !residents.table.contains(expert) {
+        guard residents.admit(expert, pass: events.event.pass) else {
+          likely = []
+          return false
+        }
+        claim(residents.slot(of: expert), for: expert)
+        statistics.filled.count += 1
+      }
+      let slot = residents.slot(of: expert)
+      // One whose read has failed is read again when it is needed.
+      guard contents[slot].expert == expert,
+        let matrix = ExpertMatrix.allCases.dropFirst(filledMatrices)
+          .first(where: { contents[slot].arrived & $0.bit == 0 })
+      else {
+        likely.removeLast()
+        filledMatrices = 0
+        continue
+      }
+      filledMatrices = matrix.rawValue + 1
+      let id = ExpertID(layer: Int(expert) / expertCount, expert: Int(expert) % expertCount)
+      statistics.filled.byteCount += enqueue(matrix, of: id, into: slot, priority: .prefetch)
+      submitReads()
+      return true
+    }
+    return false
+  }
+
+  /// The expert in `slot` is needed: what is queued of it by history is waited for from now on.
+  /// - Returns: the bytes of those reads that had not begun.
+  func promoteFill(_ slot: Int) -> Int {
+    guard contents[slot].ahead == nil, contents[slot].underWay != 0 else { return 0 }
+    var promoted: UInt8 = 0
+    for matrix in ExpertMatrix.allCases
+    where contents[slot].underWay & matrix.bit != 0
+      && engine.promote(tag: Self.tag(slot, matrix))
+    {
+      promoted |= matrix.bit
+    }
+    let byteCount = byteCount(of: contents[slot].expert, promoted)
+    statistics.filled.byteCount -= byteCount
+    return byteCount
+  }
+
+  /// Lets `expert` have `slot`: what is being read into it of another is not begun or else waited for.
+  func claim(_ slot: Int, for expert: Int32) {
+    for matrix in ExpertMatrix.allCases
+    where contents[slot].underWay & matrix.bit != 0 && engine.cancel(tag: Self.tag(slot, matrix)) {
+      endRead(of: matrix, into: slot)
+    }
+    while contents[slot].underWay != 0 {
+      engine.wait()
+      harvest()
+    }
+    contents[slot] = SlotContent(expert: expert)
+  }
+}
