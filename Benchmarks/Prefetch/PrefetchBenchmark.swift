@@ -19,6 +19,13 @@ struct PrefetchBenchmark: ParsableCommand {
   @Argument(help: "GGUF files.")
   var models: [String]
 
+  @Option(
+    help: """
+      A copy of the model, for the side with prefetch to read: buffered reads of both sides then do not \
+      find each other's bytes in a page cache that is kept small.
+      """)
+  var twin: String?
+
   @Option(help: "Shares of the experts that fit in memory, in percent.")
   var shares = "15,25,50,75"
 
@@ -65,7 +72,7 @@ struct PrefetchBenchmark: ParsableCommand {
     options.prefetch = .off
     let off = try Cell(file, options, logger)
     options.prefetch = depth.map(PrefetchMode.depth) ?? .auto
-    let auto = try Cell(file, options, logger)
+    let auto = try Cell(twin.map { try ModelFile(path: $0) } ?? file, options, logger)
     let ids = try tokenIDs(file)
     for (position, token) in ids.enumerated() {
       let isTimed = position >= 48

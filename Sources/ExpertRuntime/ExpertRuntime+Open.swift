@@ -18,13 +18,15 @@ extension ExpertRuntime {
   ///   - tokenCapacity: the most tokens of one call, 1 to 65,536.
   ///   - threads: threads that compute, the caller's included, 1 to 256.
   ///   - policy: which expert goes when room is needed; one that `PolicyName.canRun`.
+  ///   - readsAhead: whether some slots are kept for experts that `predict` says will be needed.
   ///   - io: how experts are read.
   ///   - direct: whether reads pass by the page cache.
   /// - Throws: `RuntimeError.budgetTooSmall` naming the minimum, `.argument`, `.policy`; errors
   ///   that name the file and the key or tensor at fault.
   public static func open(
     _ path: String, memory: Int? = nil, topK: Int? = nil, tokenCapacity: Int, threads: Int,
-    policy: PolicyName = .nextUse, io: ReadEngineKind = .auto, direct: DirectPolicy = .auto
+    policy: PolicyName = .nextUse, readsAhead: Bool = false, io: ReadEngineKind = .auto,
+    direct: DirectPolicy = .auto
   ) throws -> ExpertRuntime {
     try require(tokenCapacity, in: 1...65_536, "the token capacity")
     try require(threads, in: 1...256, "the number of threads")
@@ -44,7 +46,7 @@ extension ExpertRuntime {
     let scratch = MemoryLedger.footprint(scratchByteCount)
     let plan = slotPlan(
       geometry: geometry, expertCount: layout.expertCount, topK: expertsPerToken,
-      capacity: memory.map { max(0, $0) - scratch })
+      capacity: memory.map { max(0, $0) - scratch }, staging: readsAhead)
     guard let plan else {
       let slots = SlotPlan.minimumByteCount(
         expertByteCounts: geometry.slotByteCounts, topK: expertsPerToken)

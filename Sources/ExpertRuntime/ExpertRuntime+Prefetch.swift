@@ -15,6 +15,41 @@ struct ReadAhead {
 }
 
 extension ExpertRuntime {
+  /// The farthest that is read ahead for, in layers.
+  public static let farthestPrediction = PrefetchPlanner.farthest
+
+  /// Reads ahead what pays of the experts that `layer` is predicted to need, behind every read that is
+  /// waited for. Nothing that is predicted changes what `execute` computes, nor what becomes resident.
+  ///
+  /// A prediction is made of the state at hand, as by the router of the later layer on the input of this
+  /// one, and is worth the most just before `execute`, which then computes while the disk reads. Every
+  /// layer's predictions are compared with what `execute` is asked for: what has not come true is not
+  /// trusted, and while reading ahead does not pay none is done, so that each can be passed on as it is.
+  ///
+  /// - Parameters:
+  ///   - layer: the layer predicted, as `execute` counts them.
+  ///   - distance: layers from here to there, 1 to `farthestPrediction`; 0 is before the attention of the
+  ///     layer itself.
+  ///   - scores: the router's scores as predicted, [experts], in any unit that ascends with likelihood.
+  /// - Throws: `RuntimeError.routing` if layer, distance or size do not fit the model, or a score is no
+  ///   number.
+  public func predict(layer: Int, distance: Int, scores: Span<Float>) throws(RuntimeError) {
+    guard (0..<layerCount).contains(layer), scores.count == expertCount,
+      (0...Self.farthestPrediction).contains(distance)
+    else {
+      throw .routing(
+        reason:
+          "a prediction of \(scores.count) scores for layer \(layer) at distance \(distance), "
+          + "expected \(expertCount) for one of \(layerCount) layers at 0 to \(Self.farthestPrediction)"
+      )
+    }
+    for index in scores.indices where scores[index].isNaN {
+      throw .routing(reason: "the score predicted for expert \(index) is no number")
+    }
+    guard wantsPredictions else { return }
+    predict(layer: layer, distance: distance, scores: scores, since: monotonicNanoseconds())
+  }
+
   /// Whether experts can be read ahead: there are slots to stage them in.
   package var canPrefetch: Bool { slotPlan.stagingCount > 0 }
 
@@ -36,7 +71,7 @@ extension ExpertRuntime {
     planner.predict(
       layer: layer, distance: distance, scores: scores, residents: residents.table,
       utilisation: disk.utilisation)
-    statistics.predictionNanoseconds += monotonicNanoseconds() - start
+    notePrediction(since: start)
     for expert in staged(layer: layer)
     where isStaged(expert, for: layer) && !planner.wanted.contains(expert) {
       withdraw(expert)
@@ -51,12 +86,17 @@ extension ExpertRuntime {
     submitReads()
   }
 
+  /// Takes note that time since `start` was spent on what predictions need.
+  package func notePrediction(since start: UInt64) {
+    statistics.predictionNanoseconds += monotonicNanoseconds() - start
+  }
+
   /// Whether the disk has nothing to do.
   package var diskIsIdle: Bool { flightCount == 0 }
 
   /// Takes note of reads that have finished and lets queued ones begin. To be called between pieces of
-  /// other work, so that the disk is not idle while there is something to read.
-  package func advanceReads() {
+  /// other work, so that the disk is not idle while there is something to read ahead.
+  public func advanceReads() {
     harvest()
     if !events.event.isPrompt { fillIdle() }
   }

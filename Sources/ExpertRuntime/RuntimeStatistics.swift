@@ -1,4 +1,4 @@
-internal import Routing
+public import Routing
 
 /// What the expert runtime did, in counts, bytes and nanoseconds. Two snapshots subtract.
 public struct RuntimeStatistics: Hashable, Sendable, Codable {

@@ -27,7 +27,7 @@ internal import Stoker
     }
     let experts = try ExpertRuntime.open(
       arguments[1], memory: mebibytes << 20, tokenCapacity: tokenCount,
-      threads: Machine.processorCount)
+      threads: Machine.processorCount, readsAhead: true)
     for fallback in experts.fallbacks { print("note: \(fallback)") }
     print(
       "\(experts.layerCount) layers of \(experts.expertCount) experts, \(experts.topK) per token; "
@@ -37,11 +37,19 @@ internal import Stoker
     var hidden = [Float](repeating: 0, count: tokenCount * experts.hiddenSize)
     var output = hidden
     var routing = Routing(topK: experts.topK, tokenCapacity: tokenCount)
+    var nextRouting = routing
     var checksum: UInt64 = 0xcbf2_9ce4_8422_2325
     for _ in 0..<stepCount {
       for i in hidden.indices { hidden[i] = .random(in: -1...1, using: &generator) }
+      _ = route(tokenCount, of: experts.expertCount, into: &nextRouting, using: &generator)
       for layer in 0..<experts.layerCount {
-        route(tokenCount, of: experts.expertCount, into: &routing, using: &generator)
+        swap(&routing, &nextRouting)
+        if layer + 1 < experts.layerCount {
+          // A model of one's own predicts; this one looks.
+          let scores = route(
+            tokenCount, of: experts.expertCount, into: &nextRouting, using: &generator)
+          try experts.predict(layer: layer + 1, distance: 1, scores: scores.span)
+        }
         var span = output.mutableSpan
         try experts.execute(
           layer: layer, hidden: hidden.span, routing: routing, output: &span, phase: .decode)
@@ -49,21 +57,29 @@ internal import Stoker
       }
     }
     let accesses = experts.statistics.decode
+    let ahead = experts.statistics.totalPrefetch
     print("hits \(accesses.hits), misses \(accesses.misses)")
+    print(
+      "read ahead \(formatBytes(ahead.issued.byteCount)), of that needed in time "
+        + formatBytes(ahead.inTime.byteCount))
     print(
       "read \(formatBytes(accesses.demandedByteCount)), checksum \(String(checksum, radix: 16))")
   }
 
   /// Stands for the model's router: scores are random, the top of them share a weight of one.
+  /// - Returns: the sum of the chosen experts' weights, [experts].
   static func route(
     _ tokens: Int, of expertCount: Int, into routing: inout Routing,
     using generator: inout LinearCongruentialGenerator
-  ) {
+  ) -> [Float] {
     routing.removeAll()
     for _ in 0..<tokens {
       let scores = (0..<expertCount).map { _ in Float.random(in: 0...1, using: &generator) }
       scores.withUnsafeBufferPointer { routing.appendTopK(of: $0, normalized: true) }
     }
+    var sums = [Float](repeating: 0, count: expertCount)
+    for (expert, weight) in zip(routing.experts, routing.weights) { sums[Int(expert)] += weight }
+    return sums
   }
 }
 

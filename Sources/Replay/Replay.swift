@@ -87,7 +87,7 @@ package struct Replay: Sendable {
   package var header: TraceHeader { source.header }
 
   /// Calls `body` with every event in its order and its number.
-  func forEachEvent(
+  package func forEachEvent(
     progress: ReplayProgress = { _ in },
     _ body: (_ index: Int, borrowing EventBuilder) throws -> Void
   ) throws {

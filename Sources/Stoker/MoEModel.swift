@@ -31,9 +31,11 @@ public final class MoEModel {
           recorder.take(point, layer: layer, rows: rows, of: transformer)
         }
       }
-      transformer.onRouting = { layer, position, phase, routing, score in
+      transformer.onRouting = {
+        [runtime = transformer.runtime] layer, position, phase, routing, score in
         recorder.record(
-          layer: layer, position: position, phase: phase, routing: routing, score: score)
+          layer: layer, position: position, phase: phase, routing: routing,
+          prefetch: runtime.statistics.prefetch[layer], score: score)
       }
     }
   }

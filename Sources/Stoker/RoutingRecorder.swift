@@ -19,6 +19,8 @@ public final class RoutingRecorder {
   private(set) var predictor: RouterPredictor?
   /// The latest predictions, [layers][distances * experts].
   private var predictions: [[UInt8]] = []
+  /// What had been read ahead by the latest event of each layer.
+  private var ledgers: [PrefetchLedger]
 
   /// Records runs of `model` into the trace at `path`, which is gone on with if it exists.
   ///
@@ -43,6 +45,7 @@ public final class RoutingRecorder {
     expertCount = header.geometry.expertCount
     let unknown = [UInt8](repeating: .max, count: header.predictionDistances.count * expertCount)
     self.predictions = Array(repeating: unknown, count: header.geometry.layerCount)
+    ledgers = model.transformer.runtime.statistics.prefetch
     writer = try TraceWriter(appendingTo: path, header: header)
     sequence = writer.lastSequence
   }
@@ -54,14 +57,18 @@ public final class RoutingRecorder {
   /// A generation begins: its tokens are of the next sequence.
   func beginSequence() { sequence += 1 }
 
-  /// Takes note of the routing of tokens from `position` on. An error is kept for `finish`, so that it
+  /// Takes note of the routing of tokens from `position` on, and of what was read ahead for `layer` since
+  /// the model was made. An error is kept for `finish`, so that it
   /// ends the recording and not the run.
   func record(
     layer: Int, position: Int, phase: Phase, routing: borrowing Routing,
-    score: (_ token: Int, _ expert: Int) -> Float
+    prefetch: PrefetchLedger, score: (_ token: Int, _ expert: Int) -> Float
   ) {
     guard failure == nil else { return }
     event.removeAll()
+    event.prefetch = prefetch
+    event.prefetch.subtract(ledgers[layer])
+    ledgers[layer] = prefetch
     event.sequence = sequence
     event.phase = phase
     event.step = Int32(position)

@@ -53,6 +53,11 @@ struct StatisticsTable {
       ("context", "\(c.context) tokens, \(c.keyValueType) keys and values"),
       ("fallbacks", c.fallbacks.isEmpty ? "none" : c.fallbacks.joined(separator: "; ")),
     ]
+    if s.experts.totalPrefetch.issued.byteCount > 0 {
+      let place = rows.firstIndex { $0.0 == "prefetch" }!
+      rows.insert(("  needed, by layer", byLayer(\.accuracy)), at: place + 1)
+      rows.insert(("  in time of that", byLayer(\.timeliness)), at: place + 2)
+    }
     if s.cancelled { rows.append(("ended", "on request, before it was done")) }
     return rows
   }
@@ -66,9 +71,19 @@ struct StatisticsTable {
     guard let predictor = c.predictor else { return "off" }
     let ledger = statistics.experts.totalPrefetch
     func share(_ value: Double?) -> String { value.map(percent) ?? "-" }
+    guard ledger.issued.byteCount > 0 else {
+      return "\(predictor.rawValue), \(c.stagingSlots) staging slots; nothing read ahead"
+    }
     return "\(predictor.rawValue), \(c.stagingSlots) staging slots; "
       + "\(formatBytes(ledger.issued.byteCount)) read ahead, \(share(ledger.accuracy)) needed, "
       + "\(share(ledger.timeliness)) of that in time"
+  }
+
+  /// A share of each layer's ledger, in percent.
+  private func byLayer(_ share: (PrefetchLedger) -> Double?) -> String {
+    statistics.experts.prefetch.map { ledger in
+      share(ledger).map { formatFixed(100 * $0, digits: 0) } ?? "-"
+    }.joined(separator: " ") + " %"
   }
 
   private var history: String {

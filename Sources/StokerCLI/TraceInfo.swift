@@ -61,6 +61,7 @@ struct TraceInfo: ParsableCommand {
           : "at distance "
             + trace.header.predictionDistances.map(String.init).joined(separator: ", ")
       ),
+      ("read ahead", Self.account(statistics.prefetch)),
       ("hottest fifth", "\(percent(statistics.hottestFifthShare)) of the routed experts"),
       (
         "entropy",
@@ -89,6 +90,13 @@ struct TraceInfo: ParsableCommand {
     if !trace.header.provenance.isEmpty { rows.append(("provenance", trace.header.provenance)) }
     try Terminal.print(rows.map { $0.0.padding(to: 18) + $0.1 }.joined(separator: "\n"))
     if layers { try Terminal.print(layerTable(statistics)) }
+  }
+
+  private static func account(_ ledger: PrefetchLedger) -> String {
+    func share(_ value: Double?) -> String { value.map { percent($0) } ?? "-" }
+    guard !ledger.isEmpty else { return "nothing" }
+    return "\(formatBytes(ledger.issued.byteCount)), \(share(ledger.accuracy)) needed, "
+      + "\(share(ledger.timeliness)) of that in time"
   }
 
   private func layerTable(_ statistics: TraceStatistics) -> String {

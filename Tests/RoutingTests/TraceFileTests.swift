@@ -60,6 +60,10 @@ final class ScratchFolder {
           .random(in: 0...255, using: &generator)
         }
       }
+      if index % 5 == 0 {
+        let small = [3, 500_000, 1, -200_000, -1, 0, 0, 7, 1 << 29, 12]
+        event.prefetch = PrefetchLedger(figures: small)!
+      }
       return event
     }
   }

@@ -187,6 +187,19 @@ import Testing
       trace.read(index, into: &event)
       text += TraceLines.line(event, topK: 2, experts: trace.header.geometry.expertCount)
     }
+    event.prefetch = PrefetchLedger(figures: [2, 4096, 1, 2048, 0, 0, -1, -2048, 100, 9])!
+    let last = TraceLines.line(event, topK: 2, experts: trace.header.geometry.expertCount)
+    let withLedger = try TraceImport.read([
+      folder.write(
+        String(decoding: TraceLines.header(trace.header) + last, as: UTF8.self), to: "ledger")
+    ])
+    #expect(withLedger.prefetch(of: 0) == event.prefetch && !event.prefetch.isEmpty)
+    for wrong in ["[1]", "[0,0,0,0,0,0,0,0,0,-1]", "[9999999999,0,0,0,0,0,0,0,0,0]"] {
+      let text = String(decoding: TraceLines.header(trace.header) + last, as: UTF8.self)
+        .replacingOccurrences(of: "[2,4096,1,2048,0,0,-1,-2048,100,9]", with: wrong)
+      let path = try folder.write(text, to: "wrong")
+      #expect(throws: TraceError.self, "\(wrong)") { try TraceImport.read([path]) }
+    }
     let again = try TraceImport.read([
       folder.write(String(decoding: text, as: UTF8.self), to: "lines")
     ])

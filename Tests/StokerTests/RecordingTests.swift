@@ -24,6 +24,33 @@ import Testing
     FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString).path
   }
 
+  /// What is read ahead is in the trace, layer by layer, but for what becomes of it after a layer's last
+  /// event.
+  @Test func theLedgerOfPrefetchIsRecorded() throws {
+    let path = Self.scratch()
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let file = try ModelFile(path: Fixtures.demo)
+    var options = ModelOptions(processMemory: 32 << 20, context: 128, threads: 2)
+    let needs = try file.requirements(options)
+    options.memory = needs.fullBudget - needs.allSlots / 2
+    options.prefetch = .depth(4)
+    let model = try MoEModel(file, options: options, logger: Logger(label: "test"))
+    let recorder = try RoutingRecorder(path: path, model: model)
+    model.recorder = recorder
+    let live = try model.generate(Self.request).statistics.experts
+    try recorder.finish()
+    let statistics = try TraceStatistics(TraceSource(path: path))
+    #expect(statistics.prefetch.issued.count > 0 && statistics.prefetch.inTime.byteCount > 0)
+    #expect(statistics.prefetchOfLayers.count == live.prefetch.count)
+    for (recorded, ledger) in zip(statistics.prefetchOfLayers, live.prefetch) {
+      #expect(abs(recorded.issued.count - ledger.issued.count) <= 8)
+      let needed = (
+        recorded.inTime.count + recorded.late.count, ledger.inTime.count + ledger.late.count
+      )
+      #expect((0...8).contains(needed.1 - needed.0), "\(needed)")
+    }
+  }
+
   @Test func everyRoutingIsRecordedOnce() throws {
     let path = Self.scratch()
     defer { try? FileManager.default.removeItem(atPath: path) }

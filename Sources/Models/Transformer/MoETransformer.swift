@@ -134,7 +134,11 @@ package final class MoETransformer {
       predict(layer: layer, distance: 0, by: predictor)
       attend(layer: layer, position: position, count: count)
       tell(.atRouter, layer, buffers.residual, count * hidden)
-      predictor?.note(atRouterOf: layer, state: buffers.residual)
+      if let predictor {
+        let start = monotonicNanoseconds()
+        predictor.note(atRouterOf: layer, state: buffers.residual)
+        runtime.notePrediction(since: start)
+      }
       try routeAndMix(
         layer: layer, position: position, count: count, phase: phase, predictor: predictor)
     }

@@ -27,6 +27,10 @@ public struct TraceStatistics: Sendable, Codable {
   public var decodeTokens: Int
   /// Routed experts, at all layers.
   public var routedExperts: Int
+  /// What became of experts that were read ahead, over all layers, and of each layer; empty where nothing was
+  /// or it is not known.
+  public var prefetch = PrefetchLedger()
+  public var prefetchOfLayers: [PrefetchLedger]
   /// Means over the layers, weighted by tokens.
   public var hottestFifthShare: Double
   public var entropyBits: Double
@@ -51,6 +55,7 @@ public struct TraceStatistics: Sendable, Codable {
     var analyses = (0..<geometry.layerCount).map { _ in LayerAnalysis(geometry) }
     var sequences: Set<Int32> = []
     var prefill = Array(repeating: 0, count: geometry.layerCount)
+    var ledgers = Array(repeating: PrefetchLedger(), count: geometry.layerCount)
     var tokenPairs = TokenPairs(geometry)
     var pairCounts = Array(repeating: 0, count: geometry.layerCount)
     try source.forEachPart { trace, done in
@@ -59,6 +64,7 @@ public struct TraceStatistics: Sendable, Codable {
         let layer = trace.layer(of: event)
         let experts = trace.experts(of: event)
         sequences.insert(trace.sequence(of: event))
+        ledgers[layer].add(trace.prefetch(of: event))
         if trace.phase(of: event) == .prefill { prefill[layer] += experts.count / geometry.topK }
         for first in stride(from: experts.startIndex, to: experts.endIndex, by: geometry.topK) {
           analyses[layer].append(
@@ -80,6 +86,8 @@ public struct TraceStatistics: Sendable, Codable {
       analysis.result(predictability: foretold.recall(layer: layer))
     }
     self.layers = layers
+    for ledger in ledgers { prefetch.add(ledger) }
+    prefetchOfLayers = prefetch.isEmpty ? [] : ledgers
     self.sequences = sequences.count
     let counts = analyses.map(\.tokens)
     prefillTokens = prefill.max() ?? 0

@@ -19,6 +19,8 @@ public struct RoutingTrace: Sendable {
   private var weights: [Float] = []
   private var scores: [UInt8] = []
   private var predictions: [UInt8] = []
+  /// What was read ahead, by event, where anything was.
+  private var ledgers: [Int: PrefetchLedger] = [:]
 
   /// A trace without events.
   public init(header: TraceHeader) { self.header = header }
@@ -72,6 +74,7 @@ public struct RoutingTrace: Sendable {
     precondition(
       event.predictions.isEmpty || event.predictions.count == header.predictionByteCount,
       "predictions do not match the header")
+    if !event.prefetch.isEmpty { ledgers[records.count] = event.prefetch }
     records.append(
       Record(
         sequence: event.sequence, step: event.step, layer: UInt16(event.layer),
@@ -90,6 +93,7 @@ public struct RoutingTrace: Sendable {
     weights.removeAll(keepingCapacity: true)
     scores.removeAll(keepingCapacity: true)
     predictions.removeAll(keepingCapacity: true)
+    ledgers.removeAll(keepingCapacity: true)
   }
 
   /// The scores that belong to so many expert ids.
@@ -110,6 +114,7 @@ public struct RoutingTrace: Sendable {
     if header.hasWeights { event.weights += weights[places] }
     event.scores += scores(of: index)
     event.predictions += predictions(of: index)
+    event.prefetch = prefetch(of: index)
   }
 
   /// The layer of event `index`.
@@ -141,6 +146,11 @@ public struct RoutingTrace: Sendable {
     let end =
       index + 1 < records.count ? records[index + 1].firstPrediction : predictions.count
     return predictions[records[index].firstPrediction..<end]
+  }
+
+  /// What became of experts read ahead until event `index`, as `TraceEvent.prefetch` has it.
+  public func prefetch(of index: Int) -> PrefetchLedger {
+    ledgers.isEmpty ? PrefetchLedger() : ledgers[index] ?? PrefetchLedger()
   }
 
   /// The number of expert ids of event `index`: tokens * topK.

@@ -9,7 +9,8 @@ struct TraceCodec {
     static let layer = Flags(rawValue: 8)
     static let tokens = Flags(rawValue: 16)
     static let predictions = Flags(rawValue: 32)
-    static let all: Flags = [.decode, .sequence, .step, .layer, .tokens, .predictions]
+    static let prefetch = Flags(rawValue: 64)
+    static let all: Flags = [.decode, .sequence, .step, .layer, .tokens, .predictions, .prefetch]
   }
 
   private let geometry: RoutingGeometry
@@ -46,6 +47,7 @@ struct TraceCodec {
     if event.layer != layer + 1 { flags.insert(.layer) }
     if tokens != 1 { flags.insert(.tokens) }
     if !event.predictions.isEmpty { flags.insert(.predictions) }
+    if !event.prefetch.isEmpty { flags.insert(.prefetch) }
     bytes.append(flags.rawValue)
     if flags.contains(.sequence) { Self.append(UInt64(event.sequence), to: &bytes) }
     if flags.contains(.step) { Self.append(UInt64(event.step), to: &bytes) }
@@ -60,7 +62,16 @@ struct TraceCodec {
     output.flush(to: &bytes)
     bytes += event.scores
     bytes += event.predictions
+    if flags.contains(.prefetch) {
+      for figure in event.prefetch.figures { Self.append(Self.zigzag(figure), to: &bytes) }
+    }
     (sequence, step, layer) = (event.sequence, event.step, event.layer)
+  }
+
+  /// Numbers from -2^30 to 2^30 - 1, beyond which they stay there, with the small ones of both signs first.
+  private static func zigzag(_ value: Int) -> UInt64 {
+    let limited = max(-(1 << 30), min(1 << 30 - 1, value))
+    return UInt64(bitPattern: Int64(limited << 1 ^ limited >> 63))
   }
 
   private static func append(_ value: UInt64, to bytes: inout [UInt8]) {
@@ -108,13 +119,27 @@ struct TraceCodec {
     guard readRouting(bytes, at: &position, accesses: tokens * geometry.topK, into: &event) else {
       return false
     }
-    guard flags.contains(.predictions) else { return true }
-    let predictions = position..<position + predictionByteCount
-    guard tokens == 1, predictionByteCount > 0, predictions.upperBound <= bytes.count else {
-      return false
+    if flags.contains(.predictions) {
+      let predictions = position..<position + predictionByteCount
+      guard tokens == 1, predictionByteCount > 0, predictions.upperBound <= bytes.count else {
+        return false
+      }
+      event.predictions += bytes[predictions]
+      position = predictions.upperBound
     }
-    event.predictions += bytes[predictions]
-    position = predictions.upperBound
+    return !flags.contains(.prefetch) || readPrefetch(bytes, at: &position, into: &event)
+  }
+
+  private func readPrefetch(
+    _ bytes: [UInt8], at position: inout Int, into event: inout TraceEvent
+  ) -> Bool {
+    var figures: [Int] = []
+    for _ in 0..<PrefetchLedger.figureCount {
+      guard let number = Self.readNumber(bytes, at: &position) else { return false }
+      figures.append(number >> 1 ^ -(number & 1))
+    }
+    guard let ledger = PrefetchLedger(figures: figures) else { return false }
+    event.prefetch = ledger
     return true
   }
 

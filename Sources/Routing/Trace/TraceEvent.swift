@@ -22,6 +22,11 @@ public struct TraceEvent: Hashable, Sendable {
   /// experts]; empty where there are none, as in prompts.
   public var predictions: [UInt8] = []
 
+  /// What became of the layer's experts that were read ahead since the event before it at the layer, of what
+  /// had been queued for it included; nothing where nothing did or where it is not known. A figure may be
+  /// below zero: what was queued for the event before can be cancelled after it.
+  public var prefetch = PrefetchLedger()
+
   /// An event of no tokens.
   public init() {}
 
@@ -31,5 +36,6 @@ public struct TraceEvent: Hashable, Sendable {
     weights.removeAll(keepingCapacity: true)
     scores.removeAll(keepingCapacity: true)
     predictions.removeAll(keepingCapacity: true)
+    prefetch = PrefetchLedger()
   }
 }

@@ -26,7 +26,8 @@ public enum TraceLines {
           ? nil
           : rows(event.scores.map(Int.init), of: event.scores.count * topK / event.experts.count),
         predictions: event.predictions.isEmpty
-          ? nil : rows(event.predictions.map(Int.init), of: experts)))
+          ? nil : rows(event.predictions.map(Int.init), of: experts),
+        prefetch: event.prefetch.isEmpty ? nil : event.prefetch.figures))
   }
 
   private static func encode(_ value: some Encodable) -> [UInt8] {
@@ -50,6 +51,7 @@ public enum TraceLines {
     let weights: [[Float]]?
     let scores: [[Int]]?
     let predictions: [[Int]]?
+    let prefetch: [Int]?
   }
 }
 
@@ -115,7 +117,14 @@ extension TraceImport {
           "predictions", "\(predictions.count) of them",
           "of one token a number to 255 for each distance and expert")
       }
+      let ledger = line.prefetch.map { PrefetchLedger(figures: $0) } ?? PrefetchLedger()
+      guard let ledger, ledger.figures.allSatisfy({ abs($0) < 1 << 30 }) else {
+        throw fail(
+          "prefetch", "\(line.prefetch ?? [])",
+          "\(PrefetchLedger.figureCount) whole numbers, the last from 0 on")
+      }
       event.removeAll()
+      event.prefetch = ledger
       event.predictions = predictions.map(UInt8.init)
       event.scores = scores.map(UInt8.init)
       event.sequence = Int32(line.seq)

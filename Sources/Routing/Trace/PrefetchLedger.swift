@@ -8,12 +8,20 @@ public struct PrefetchLedger: Hashable, Sendable, Codable {
     public var count = 0
     public var byteCount = 0
 
-    mutating func add(_ byteCount: Int) {
+    /// Nothing.
+    public init() {}
+
+    init(count: Int, byteCount: Int) {
+      self.count = count
+      self.byteCount = byteCount
+    }
+
+    package mutating func add(_ byteCount: Int) {
       count += 1
       self.byteCount += byteCount
     }
 
-    mutating func add(_ other: Self, sign: Int) {
+    package mutating func add(_ other: Self, sign: Int) {
       count += sign * other.count
       byteCount += sign * other.byteCount
     }
@@ -59,17 +67,17 @@ public struct PrefetchLedger: Hashable, Sendable, Codable {
   }
 
   /// Takes note that reads of `byteCount` bytes were cancelled before they had begun.
-  mutating func cancel(_ byteCount: Int) {
+  package mutating func cancel(_ byteCount: Int) {
     issued.byteCount -= byteCount
     cancelledByteCount += byteCount
   }
 
-  mutating func add(_ other: Self) {
+  package mutating func add(_ other: Self) {
     combine(other, sign: 1)
     lateNanoseconds += other.lateNanoseconds
   }
 
-  mutating func subtract(_ other: Self) {
+  package mutating func subtract(_ other: Self) {
     combine(other, sign: -1)
     lateNanoseconds -= other.lateNanoseconds
   }
@@ -81,4 +89,32 @@ public struct PrefetchLedger: Hashable, Sendable, Codable {
     unused.add(other.unused, sign: sign)
     cancelledByteCount += sign * other.cancelledByteCount
   }
+}
+
+extension PrefetchLedger {
+  /// Whether nothing was read ahead and nothing became of it.
+  public var isEmpty: Bool { self == PrefetchLedger() }
+
+  /// The figures in the order in which traces have them: counts and bytes of what was issued, in time, late
+  /// and unused, the bytes cancelled, and the microseconds late.
+  var figures: [Int] {
+    [issued, inTime, late, unused].flatMap { [$0.count, $0.byteCount] }
+      + [cancelledByteCount, Int(lateNanoseconds / 1000)]
+  }
+
+  /// - Parameter figures: as `figures`; nil unless they are as many and make sense.
+  init?(figures: [Int]) {
+    guard figures.count == Self.figureCount, figures[9] >= 0 else { return nil }
+    func amount(_ first: Int) -> Amount {
+      Amount(count: figures[first], byteCount: figures[first + 1])
+    }
+    issued = amount(0)
+    inTime = amount(2)
+    late = amount(4)
+    unused = amount(6)
+    cancelledByteCount = figures[8]
+    lateNanoseconds = UInt64(figures[9]) * 1000
+  }
+
+  static let figureCount = 10
 }
