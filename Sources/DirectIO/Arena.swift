@@ -3,7 +3,7 @@ internal import Glibc
 /// A block of anonymous memory, given back when the arena goes.
 ///
 /// Memory of at least one huge page begins on one and asks for them: reads and kernels then touch
-/// 512 times fewer page-table entries. Whoever takes a pointer from an arena keeps the arena.
+/// 512 times fewer page-table entries. What is left after the last whole one is in small pages. Whoever takes a pointer from an arena keeps the arena.
 package final class Arena: @unchecked Sendable {
   /// The size of a huge page, in bytes.
   package static let hugePageByteCount = 2 << 20

@@ -117,17 +117,14 @@ extension ExpertRuntime {
   }
 
   /// The slots that `capacity` bytes make; nil if they are too few, or, where no capacity is given,
-  /// a slot for every expert; some of them for staging where that is wished for. An arena large enough for huge pages takes whole ones.
+  /// a slot for every expert; some of them for staging where that is wished for.
   package static func slotPlan(
     geometry: ExpertGeometry, expertCount: Int, topK: Int, capacity: Int?, staging: Bool = false
   ) -> SlotPlan? {
     let sizes = geometry.slotByteCounts
     let all = MemoryLedger.footprint(sizes.reduce(0) { $0 + $1 * expertCount })
     var usable: Int?
-    if let capacity, capacity < all {
-      let page = capacity >= Arena.hugePageByteCount ? Arena.hugePageByteCount : 4096
-      usable = max(0, capacity) / page * page
-    }
+    if let capacity, capacity < all { usable = max(0, capacity) / 4096 * 4096 }
     let plan = SlotPlan(
       expertByteCounts: sizes, expertsPerLayer: expertCount, topK: topK, capacity: usable)
     guard staging else { return plan }

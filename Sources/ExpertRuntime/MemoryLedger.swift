@@ -44,10 +44,7 @@ public final class MemoryLedger {
     }
   }
 
-  /// The resident bytes an arena of `byteCount` bytes can come to: whole pages, huge where the
-  /// arena asks for them.
-  package static func footprint(_ byteCount: Int) -> Int {
-    let page = byteCount >= Arena.hugePageByteCount ? Arena.hugePageByteCount : 4096
-    return (byteCount + page - 1) / page * page
-  }
+  /// The resident bytes an arena of `byteCount` bytes can come to: whole pages. What is left of an arena
+  /// after its last whole huge page is in small ones.
+  package static func footprint(_ byteCount: Int) -> Int { (byteCount + 4095) / 4096 * 4096 }
 }

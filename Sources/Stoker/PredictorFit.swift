@@ -111,6 +111,7 @@ extension MoEModel {
   private func write(_ heads: [FittedHead], distances: [Int], to path: String) throws -> Int {
     let shape = transformer.description
     let columns = shape.hiddenSize + shape.expertCount
+    let type = columns % ElementType.q8_0.blockSize == 0 ? ElementType.q8_0 : .f16
     var writer = try GGUFWriter(
       path: path,
       metadata: [
@@ -122,7 +123,7 @@ extension MoEModel {
       tensors: heads.flatMap { head in
         [
           GGUFWriter.Tensor(
-            name: PredictorFile.weight(head.layer, head.distance), type: .f16,
+            name: PredictorFile.weight(head.layer, head.distance), type: type,
             shape: [columns, shape.expertCount]),
           GGUFWriter.Tensor(
             name: PredictorFile.bias(head.layer, head.distance), type: .f32,
@@ -132,10 +133,8 @@ extension MoEModel {
     for head in heads {
       var bytes: [UInt8] = []
       for expert in 0..<shape.expertCount {
-        for column in 0..<columns {
-          let value = Float16(head.weights[column * shape.expertCount + expert])
-          withUnsafeBytes(of: value.bitPattern.littleEndian) { bytes += $0 }
-        }
+        let row = (0..<columns).map { head.weights[$0 * shape.expertCount + expert] }
+        if type == .q8_0 { bytes += encodeQ8_0(row) } else { row.forEach { bytes += encode($0) } }
       }
       try writer.append(bytes)
       bytes = []
@@ -148,6 +147,25 @@ extension MoEModel {
     try writer.finish()
     return byteCount
   }
+}
+
+/// A value as F16.
+private func encode(_ value: Float) -> [UInt8] {
+  withUnsafeBytes(of: Float16(value).bitPattern.littleEndian) { Array($0) }
+}
+
+/// Values as blocks of Q8_0: the scale of 32, F16, and their multiples of it.
+private func encodeQ8_0(_ values: [Float]) -> [UInt8] {
+  var bytes: [UInt8] = []
+  for first in stride(from: 0, to: values.count, by: 32) {
+    let block = values[first..<first + 32]
+    let scale = (block.map(\.magnitude).max() ?? 0) / 127
+    bytes += encode(scale)
+    bytes += block.map {
+      scale == 0 ? 0 : UInt8(bitPattern: Int8(max(-127, min(127, ($0 / scale).rounded()))))
+    }
+  }
+  return bytes
 }
 
 /// One head, being fitted or done.

@@ -19,7 +19,7 @@ import Testing
 
   @Test(arguments: [
     (0, 0), (1, 4096), (4096, 4096), (4097, 8192), ((2 << 20) - 1, 2 << 20), (2 << 20, 2 << 20),
-    ((2 << 20) + 1, 4 << 20),
+    ((2 << 20) + 1, (2 << 20) + 4096),
   ])
   func footprintsAreWholePages(byteCount: Int, footprint: Int) {
     #expect(MemoryLedger.footprint(byteCount) == footprint)

@@ -86,10 +86,16 @@ import Testing
     #expect(planner.isOpen && !planner.wanted.isEmpty)
     for _ in 0..<200 { _ = pass(saved: 0) }
     #expect(!planner.isOpen && planner.wanted.isEmpty)
-    // It looks now and then, and only then.
-    let looks = (0..<160).count { _ in pass(saved: 0) }
+    // It looks now and then, the longer it has been so the more seldom, and only then.
+    for _ in 0..<1000 { _ = pass(saved: 0) }
+    let looks = (0..<640).count { _ in pass(saved: 0) }
     #expect(looks == 10)
-    for _ in 0..<400 { _ = pass(saved: 0.3) }
+    for _ in 0..<1000 { _ = pass(saved: 0.3) }
+    #expect(planner.isOpen)
+    for _ in 0..<100 { _ = pass(saved: 0) }
+    #expect(!planner.isOpen)
+    #expect((5...6).contains((0..<90).count { _ in pass(saved: 0) }))
+    for _ in 0..<1000 { _ = pass(saved: 0.3) }
     #expect(planner.isOpen)
     // Whoever insists is not governed.
     var insisting = PrefetchPlanner.Parameters()

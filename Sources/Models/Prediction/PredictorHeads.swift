@@ -11,8 +11,8 @@ internal import Tensors
 ///
 ///     scores = weight * (state / rms(state), latest scores) + bias
 ///
-/// For each distance D and layer L there are `head.D.L.weight`, F16, [hidden + experts, experts] in GGML's
-/// order, and `head.D.L.bias`, F32, [experts].
+/// For each distance D and layer L there are `head.D.L.weight`, Q8_0 or, where a row is no whole number of
+/// its blocks, F16, [hidden + experts, experts] in GGML's order, and `head.D.L.bias`, F32, [experts].
 package struct PredictorFile: Sendable {
   package static let architecture = "stoker-predictor"
   package static let currentVersion = 1
@@ -67,21 +67,21 @@ package struct PredictorFile: Sendable {
       }
       for layer in distance..<max(distance, model.layerCount) {
         try require(
-          Self.weight(layer, distance), .f16,
+          Self.weight(layer, distance), [.q8_0, .f16],
           [model.hiddenSize + model.expertCount, model.expertCount])
-        try require(Self.bias(layer, distance), .f32, [model.expertCount])
+        try require(Self.bias(layer, distance), [.f32], [model.expertCount])
       }
     }
   }
 
   private func require(
-    _ name: String, _ type: ElementType, _ shape: [Int]
+    _ name: String, _ types: [ElementType], _ shape: [Int]
   ) throws(CheckpointError) {
     guard let tensor = tensors[name] else { throw .missingTensor(path: path, tensor: name) }
     guard tensor.shape == shape else {
       throw .wrongShape(path: path, tensor: name, found: tensor.shape, expected: shape)
     }
-    guard tensor.type == type else { throw .unsupportedTensor(path: path, tensor: name) }
+    guard types.contains(tensor.type) else { throw .unsupportedTensor(path: path, tensor: name) }
   }
 
   package static func weight(_ layer: Int, _ distance: Int) -> String {

@@ -84,6 +84,9 @@ package final class RouterPredictor {
       normalize(state, weight: buffers.ones, into: input.floats)
       (input.floats + hidden).update(
         from: buffers.latest + layer * model.expertCount, count: model.expertCount)
+      if matrix.type.wantsQuantizedActivations {
+        input.quantize(0..<1, kernels: kernels, pool: batch.pool)
+      }
     } else {
       input = buffers.input
       matrix = router

@@ -46,10 +46,14 @@ public struct PrefetchPlanner: Sendable {
 
   /// Whether predictions for the pass that begins are of use: while nothing is read ahead, those for one
   /// pass in some are enough to see whether it would pay again.
-  public var wantsPredictions: Bool { isOpen || passCount % Self.shadowPeriod == 0 }
+  public var wantsPredictions: Bool { isOpen || passesUntilTrial == 0 }
 
-  private static let shadowPeriod = 16
-  private var passCount = 0
+  /// Passes without predictions between two with them, while nothing is read ahead: at first, and when that
+  /// has not changed for long.
+  private static let trialPeriods = 15...63
+  private var trialPeriod = trialPeriods.lowerBound
+  private var trialCount = 0
+  private var passesUntilTrial = 0
 
   private let geometry: RoutingGeometry
   private let parameters: Parameters
@@ -135,8 +139,25 @@ public struct PrefetchPlanner: Sendable {
   public mutating func note(layer: Int, saved: Float, spent: Float, elapsed: Float) {
     if wantsPredictions { governor.note(saved: saved, spent: spent, elapsed: elapsed) }
     guard layer == geometry.layerCount - 1 else { return }
-    if wantsPredictions { governor.endPass() }
-    passCount += 1
+    if wantsPredictions {
+      governor.endPass()
+      planTrial()
+    } else {
+      passesUntilTrial -= 1
+    }
+  }
+
+  /// Decides when predictions are wanted again, if nothing is read ahead.
+  private mutating func planTrial() {
+    guard !isOpen else {
+      (trialCount, trialPeriod) = (0, Self.trialPeriods.lowerBound)
+      return
+    }
+    trialCount += 1
+    if trialCount % 16 == 0 {
+      trialPeriod = min(2 * trialPeriod + 1, Self.trialPeriods.upperBound)
+    }
+    passesUntilTrial = trialPeriod
   }
 
   /// Sets `top` to the highest scores, highest first, the lower expert first among equals.
