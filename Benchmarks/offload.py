@@ -42,7 +42,7 @@ def run_stoker(stoker, model, ids, cap, threads):
     report = common.run_stoker(stoker, model, ids, threads, memory, capped(cap))
     return {
         "tokens_per_s": report["tokens_per_second"], "ttft_s": report["run"]["time_to_first_token"],
-        "hit_rate": report["decode_hit_rate"], "bytes_per_token": report["demanded_bytes_per_token"],
+        "hit_rate": report["decode_hit_rate"], "bytes_per_token": report["read_bytes_per_token"],
         "kernels": report["run"]["configuration"]["kernels"]}
 
 

@@ -41,10 +41,12 @@ public struct RunStatistics: Sendable, Codable {
     return decodeSeconds.sorted()[min(max(rank, 0), decodeSeconds.count - 1)]
   }
 
-  /// Bytes demanded per decoded token.
-  public var demandedBytesPerToken: Double? {
-    decodeSeconds.isEmpty
-      ? nil : Double(experts.decode.demandedByteCount) / Double(decodeSeconds.count)
+  /// Bytes read per decoded token: demanded, read ahead, and to fill free slots.
+  public var readBytesPerToken: Double? {
+    let byteCount =
+      experts.decode.demandedByteCount + experts.totalPrefetch.issued.byteCount
+      + experts.filled.byteCount
+    return decodeSeconds.isEmpty ? nil : Double(byteCount) / Double(decodeSeconds.count)
   }
 }
 

@@ -63,7 +63,7 @@ struct StatisticsTable {
   }
 
   private var perToken: String {
-    statistics.demandedBytesPerToken.map { ", \(formatBytes(Int($0))) per token" } ?? ""
+    statistics.readBytesPerToken.map { "; \(formatBytes(Int($0))) read per token" } ?? ""
   }
 
   private var prefetch: String {
@@ -139,7 +139,7 @@ struct StatisticsReport: Encodable {
   let tpotP95Seconds: Double?
   let decodeHitRate: Double?
   let prefillHitRate: Double?
-  let demandedBytesPerToken: Double?
+  let readBytesPerToken: Double?
   let diskBytesPerSecond: Double?
   let otherSeconds: Double
 
@@ -151,7 +151,7 @@ struct StatisticsReport: Encodable {
     tpotP95Seconds = run.decodeSeconds(atPercentile: 0.95)
     decodeHitRate = run.experts.decode.hitRate
     prefillHitRate = run.experts.prefill.hitRate
-    demandedBytesPerToken = run.demandedBytesPerToken
+    readBytesPerToken = run.readBytesPerToken
     diskBytesPerSecond = run.experts.diskBandwidth
     otherSeconds = run.otherSeconds
   }
