@@ -134,7 +134,7 @@ extension MoEModel {
       var bytes: [UInt8] = []
       for expert in 0..<shape.expertCount {
         let row = (0..<columns).map { head.weights[$0 * shape.expertCount + expert] }
-        if type == .q8_0 { bytes += encodeQ8_0(row) } else { row.forEach { bytes += encode($0) } }
+        bytes += type == .q8_0 ? blocks(of: row) : row.flatMap(encode)
       }
       try writer.append(bytes)
       bytes = []
@@ -155,7 +155,7 @@ private func encode(_ value: Float) -> [UInt8] {
 }
 
 /// Values as blocks of Q8_0: the scale of 32, F16, and their multiples of it.
-private func encodeQ8_0(_ values: [Float]) -> [UInt8] {
+private func blocks(of values: [Float]) -> [UInt8] {
   var bytes: [UInt8] = []
   for first in stride(from: 0, to: values.count, by: 32) {
     let block = values[first..<first + 32]
