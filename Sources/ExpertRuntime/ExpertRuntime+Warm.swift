@@ -35,8 +35,9 @@ extension ExpertRuntime {
     while let expert = likely.last {
       if !residents.table.contains(expert) {
         guard residents.admit(expert, pass: events.event.pass) else {
-          likely = []
-          return false
+          // There may be room for experts of another size.
+          likely.removeLast()
+          continue
         }
         claim(residents.slot(of: expert), for: expert)
         statistics.filled.count += 1

@@ -61,6 +61,26 @@ import Testing
     #expect(runtime.statistics.filled == before && runtime.statistics.evictions == 2)
   }
 
+  /// Slots of every size are filled, though those of one are full first.
+  @Test func slotsOfEverySizeAreFilled() throws {
+    let mixed = ToyMoE.mixed
+    let bench = try RuntimeBench(mixed, RuntimeSetup(slots: .half))
+    let runtime = bench.runtime
+    #expect(runtime.slotPlan.classes.count > 1)
+    var history = RoutingHistory(
+      model: "", routers: "", layerCount: runtime.layerCount, expertCount: mixed.expertCount)
+    for layer in 0..<runtime.layerCount {
+      var event = RoutingEvent()
+      event.layer = layer
+      event.experts = (0..<mixed.expertCount).map { Int32(layer * mixed.expertCount + $0) }
+      // The first layers are the most used.
+      for _ in layer..<runtime.layerCount { history.note(event) }
+    }
+    runtime.begin(with: history)
+    runtime.fillFreeSlots { false }
+    #expect(runtime.statistics.filled.count == runtime.slotPlan.slotCount)
+  }
+
   /// Whatever is under way when a layer begins, in whatever slot, the output is the same.
   @Test(arguments: [ReadEngineKind.pread, .auto], [DirectPolicy.off, .auto])
   func outputIsTheSameWhileSlotsAreFilled(_ io: ReadEngineKind, _ direct: DirectPolicy) throws {
