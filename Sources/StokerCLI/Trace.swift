@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Replay
 import Routing
 import Stoker
@@ -56,6 +57,8 @@ struct TraceInputArguments: ParsableArguments {
       options: TraceImportOptions(
         expertCount: experts, expertByteCount: expertBytes?.byteCount)
     ) { done, total in
+      // Nothing has been begun that could be lost.
+      if Interrupt.isRequested { Glibc.exit(130) }
       progress.draw(done: done, of: total, detail: formatBytes(done))
     }
     noteTornEnd(of: files[0], byteCount: source.tornByteCount, "are left out")
