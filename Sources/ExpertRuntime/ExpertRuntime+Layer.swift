@@ -188,6 +188,49 @@ extension ExpertRuntime {
     return place.span.byteCount
   }
 
+  /// Lets `expert` have `slot`: what is being read into it of another is not begun or else waited for.
+  func claim(_ slot: Int, for expert: Int32) {
+    _ = cancelReads(into: slot)
+    while contents[slot].underWay != 0 {
+      engine.wait()
+      harvest()
+    }
+    contents[slot] = SlotContent(expert: expert)
+  }
+
+  /// Makes demand reads of those into `slot` that wait behind others and have not begun.
+  /// - Returns: the set of their matrices.
+  func promoteReads(into slot: Int) -> UInt8 {
+    var promoted: UInt8 = 0
+    for matrix in ExpertMatrix.allCases
+    where contents[slot].underWay & matrix.bit != 0
+      && engine.promote(tag: Self.tag(slot, matrix))
+    {
+      promoted |= matrix.bit
+    }
+    return promoted
+  }
+
+  /// Forgets those reads into `slot` that wait behind others and have not begun.
+  /// - Returns: the set of their matrices.
+  func cancelReads(into slot: Int) -> UInt8 {
+    var cancelled: UInt8 = 0
+    for matrix in ExpertMatrix.allCases.reversed()
+    where contents[slot].underWay & matrix.bit != 0 && engine.cancel(tag: Self.tag(slot, matrix)) {
+      cancelled |= matrix.bit
+      endRead(of: matrix, into: slot)
+    }
+    return cancelled
+  }
+
+  /// Waits for every read that is queued.
+  func awaitReads() {
+    while flightCount > 0 {
+      engine.wait()
+      harvest()
+    }
+  }
+
   /// What a read's completion is known by.
   static func tag(_ slot: Int, _ matrix: ExpertMatrix) -> UInt64 {
     UInt64(slot) << 2 | UInt64(matrix.rawValue)

@@ -189,11 +189,7 @@ extension ExpertRuntime {
   private func withdraw(_ expert: Int32) {
     let slot = residents.stagedSlot(of: expert)!
     let layer = Int(expert) / expertCount
-    for matrix in ExpertMatrix.allCases.reversed()
-    where contents[slot].underWay & matrix.bit != 0 && engine.cancel(tag: Self.tag(slot, matrix)) {
-      statistics.prefetch[layer].cancel(byteCount(of: expert, matrix.bit))
-      endRead(of: matrix, into: slot)
-    }
+    statistics.prefetch[layer].cancel(byteCount(of: expert, cancelReads(into: slot)))
     contents[slot].ahead?.isAwaited = false
     wastedSeconds +=
       disk.utilisation
@@ -221,13 +217,7 @@ extension ExpertRuntime {
     guard contents[slot].ahead != nil else { return 0 }
     let expert = contents[slot].expert
     let layer = Int(expert) / expertCount
-    var promoted: UInt8 = 0
-    for matrix in ExpertMatrix.allCases
-    where contents[slot].underWay & matrix.bit != 0
-      && engine.promote(tag: Self.tag(slot, matrix))
-    {
-      promoted |= matrix.bit
-    }
+    let promoted = promoteReads(into: slot)
     let byteCount = byteCount(of: expert, promoted)
     statistics.prefetch[layer].cancel(byteCount)
     let begun = contents[slot].underWay & ~promoted

@@ -19,10 +19,7 @@ extension ExpertRuntime {
           ExpertID(layer: layer, expert: expert), into: slot, for: expert)
       }
       engine.submit()
-      while flightCount > 0 {
-        engine.wait()
-        harvest()
-      }
+      awaitReads()
       for expert in 0..<expertCount { contents[tasks[expert].slot].task = -1 }
       if let failure = firstFailure {
         firstFailure = nil

@@ -75,8 +75,7 @@ extension RuntimeStatistics {
     }
     result.evictions -= earlier.evictions
     result.preloadedByteCount -= earlier.preloadedByteCount
-    result.filled.count -= earlier.filled.count
-    result.filled.byteCount -= earlier.filled.byteCount
+    result.filled.add(earlier.filled, sign: -1)
     result.executionNanoseconds -= earlier.executionNanoseconds
     result.predictionNanoseconds -= earlier.predictionNanoseconds
     result.diskWaitNanoseconds -= earlier.diskWaitNanoseconds

@@ -39,8 +39,7 @@ struct LayerQuotas {
     var recent = Array(repeating: [Int32](), count: geometry.layerCount)
     var hits = Array(
       repeating: Array(repeating: 0, count: geometry.expertCount + 1), count: geometry.layerCount)
-    try replay.forEachEvent { index, union in
-      guard index < replay.fitCount else { return }
+    try replay.forEachEvent(first: replay.fitCount) { _, union in
       let layer = union.event.layer
       for expert in union.event.experts {
         if let depth = recent[layer].firstIndex(of: expert) { hits[layer][depth + 1] += 1 }

@@ -86,18 +86,18 @@ package struct Replay: Sendable {
 
   package var header: TraceHeader { source.header }
 
-  /// Calls `body` with every event in its order and its number.
+  /// Calls `body` with the first `count` events in their order, each with its number.
   package func forEachEvent(
-    progress: ReplayProgress = { _ in },
+    first count: Int = .max, progress: ReplayProgress = { _ in },
     _ body: (_ index: Int, borrowing EventBuilder) throws -> Void
   ) throws {
     var union = eventBuilder()
     var first = 0
     var parts = try source.parts()
-    while try parts.next() {
+    while first < count, try parts.next() {
       try progress(parts.done)
       let order = order(of: parts.part)
-      for index in 0..<order.groupCount {
+      for index in 0..<min(order.groupCount, count - first) {
         union.form(order.group(index), of: parts.part)
         try body(first + index, union)
       }
@@ -149,9 +149,7 @@ package struct Replay: Sendable {
   /// How often each expert is needed in the events that are learned from, [layers * experts].
   package func fittedUses() throws -> [Int] {
     var uses = Array(repeating: 0, count: geometry.layerCount * geometry.expertCount)
-    guard fitCount > 0 else { return uses }
-    try forEachEvent { index, union in
-      guard index < fitCount else { return }
+    try forEachEvent(first: fitCount) { _, union in
       for expert in union.event.experts { uses[Int(expert)] += 1 }
     }
     return uses

@@ -18,12 +18,7 @@ extension ExpertRuntime {
   ///
   /// - Parameter isCancelled: asked before every read.
   package func fillFreeSlots(isCancelled: () -> Bool) {
-    while !isCancelled(), fillIdle() {
-      while flightCount > 0 {
-        engine.wait()
-        harvest()
-      }
-    }
+    while !isCancelled(), fillIdle() { awaitReads() }
   }
 
   /// Reads a matrix of the most used expert that is not resident, if the disk has nothing to do and there is
@@ -65,28 +60,8 @@ extension ExpertRuntime {
   /// - Returns: the bytes of those reads that had not begun.
   func promoteFill(_ slot: Int) -> Int {
     guard contents[slot].ahead == nil, contents[slot].underWay != 0 else { return 0 }
-    var promoted: UInt8 = 0
-    for matrix in ExpertMatrix.allCases
-    where contents[slot].underWay & matrix.bit != 0
-      && engine.promote(tag: Self.tag(slot, matrix))
-    {
-      promoted |= matrix.bit
-    }
-    let byteCount = byteCount(of: contents[slot].expert, promoted)
+    let byteCount = byteCount(of: contents[slot].expert, promoteReads(into: slot))
     statistics.filled.byteCount -= byteCount
     return byteCount
-  }
-
-  /// Lets `expert` have `slot`: what is being read into it of another is not begun or else waited for.
-  func claim(_ slot: Int, for expert: Int32) {
-    for matrix in ExpertMatrix.allCases
-    where contents[slot].underWay & matrix.bit != 0 && engine.cancel(tag: Self.tag(slot, matrix)) {
-      endRead(of: matrix, into: slot)
-    }
-    while contents[slot].underWay != 0 {
-      engine.wait()
-      harvest()
-    }
-    contents[slot] = SlotContent(expert: expert)
   }
 }
