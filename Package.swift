@@ -50,14 +50,14 @@ let package = Package(
     // 3
     target("ExpertRuntime", ["Checkpoints", "DirectIO", "Residency", "Routing", "Tensors"]),
     target("Models", ["Checkpoints", "DirectIO", "ExpertRuntime", "Routing", "Tensors"]),
+    target("Replay", ["Placement", "Residency", "Routing"]),
     // 4
     target(
       "Stoker",
       [
-        "Checkpoints", "DirectIO", "ExpertRuntime", "Models", "Placement", "Residency", "Routing",
-        "Tensors", .product(name: "Logging", package: "swift-log"),
+        "Checkpoints", "DirectIO", "ExpertRuntime", "Models", "Placement", "Replay", "Residency",
+        "Routing", "Tensors", .product(name: "Logging", package: "swift-log"),
       ]),
-    target("Replay", ["Placement", "Residency", "Routing"]),
     // 5
     .executableTarget(
       name: "StokerCLI",

@@ -19,6 +19,10 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
   public var layerSeconds: Double
   /// Seconds of a token beside its layers: embedding, output head.
   public var tokenSeconds: Double
+  /// Whether reading keeps the processor, as copying out of the page cache does; nil: it does not.
+  public var readsOccupyProcessor: Bool?
+  /// The share of `computeBytesPerSecond` that is left while something is read; nil: all of it.
+  public var computeShareWhileReading: Double?
 
   /// Makes a profile.
   public init(
@@ -51,6 +55,9 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
     ]
     for (key, seconds) in times where !(seconds >= 0 && seconds.isFinite) {
       return "\(key) is \(seconds), expected a number from 0 on"
+    }
+    if let share = computeShareWhileReading, !(share > 0 && share <= 1) {
+      return "compute_share_while_reading is \(share), expected a number above 0 and up to 1"
     }
     return nil
   }

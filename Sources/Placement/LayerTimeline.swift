@@ -15,7 +15,7 @@ public struct LayerTime: Hashable, Sendable {
 /// after the other: the n-th byte arrives at latency + n / bandwidth. The processor goes over gate, up
 /// and down in turn and multiplies at once all experts that are ready for each, residents from the
 /// start and the others as their matrices land, at its rate in bytes; with nothing to multiply it waits
-/// for the next matrix.
+/// for the next matrix. Where reading keeps the processor, all is read before anything is multiplied.
 public struct LayerTimeline: Sendable {
   private let profile: HardwareProfile
   private var done: [Int] = []
@@ -37,12 +37,19 @@ public struct LayerTimeline: Sendable {
   ) -> LayerTime {
     let matrix = Double(byteCount) / 3
     let readTime = matrix / profile.readBytesPerSecond
-    let computeTime = matrix / profile.computeBytesPerSecond
+    let reads = misses > 0 || !ahead.isEmpty
+    let computeTime =
+      matrix / profile.computeBytesPerSecond / (reads ? profile.computeShareWhileReading ?? 1 : 1)
     var time = LayerTime()
     let aheadSeconds = ahead.reduce(0, +)
     time.readSeconds = aheadSeconds
     if misses > 0 {
       time.readSeconds += profile.readLatencySeconds + Double(3 * misses) * readTime
+    }
+    if profile.readsOccupyProcessor == true {
+      time.stallSeconds = time.readSeconds
+      time.seconds = time.readSeconds + Double(3 * (hits + ahead.count + misses)) * computeTime
+      return time
     }
     /// When the last byte of each expert read ahead is there.
     var ends: [Double] = []

@@ -31,9 +31,9 @@ public enum Machine {
     kibibytes(of: name, in: "/proc/self/status")
   }
 
-  private static var availableMemory: Int? { kibibytes(of: "MemAvailable", in: "/proc/meminfo") }
+  static var availableMemory: Int? { kibibytes(of: "MemAvailable", in: "/proc/meminfo") }
 
-  private static func kibibytes(of name: String, in path: String) -> Int? {
+  static func kibibytes(of name: String, in path: String) -> Int? {
     guard let text = contents(of: path) else { return nil }
     for line in text.split(separator: "\n") where line.hasPrefix("\(name):") {
       let words = line.split(separator: " ")
@@ -46,7 +46,7 @@ public enum Machine {
 
   /// What the tightest enclosing memory control group has left, its reclaimable page cache
   /// included; nil without a limit.
-  private static var controlGroupMemory: Int? {
+  static var controlGroupMemory: Int? {
     var tightest: Int?
     for group in controlGroups(of: "memory") {
       let v2 = group.version == 2
@@ -119,7 +119,7 @@ public enum Machine {
   }
 
   /// A small text file; nil if it cannot be read, which for these files means "not offered here".
-  private static func contents(of path: String) -> String? {
+  static func contents(of path: String) -> String? {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }

@@ -14,6 +14,10 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
   case noPredictor(path: String, model: String)
   /// The history of a model's routing cannot be written.
   case history(path: String, reason: String)
+  /// The machine cannot be measured with this folder.
+  case calibration(folder: String, reason: String)
+  /// Work was ended on request.
+  case cancelled
   /// Too few tokens to score.
   case tooShort(tokens: Int, needed: Int)
 
@@ -34,6 +38,9 @@ public enum StokerError: Error, Hashable, Sendable, CustomStringConvertible {
       "there are no fitted heads at '\(path)'; make them with 'stoker fit-predictor \(model) --text FILE'"
     case .history(let path, let reason):
       "the history of this run cannot be written to '\(path)': \(reason); --no-history does without"
+    case .calibration(let folder, let reason):
+      "the drive of '\(folder)' cannot be measured: \(reason)"
+    case .cancelled: "ended on request"
     case .tooShort(let tokens, let needed):
       "the text has \(tokens) tokens; scoring needs at least \(needed)"
     }

@@ -1,5 +1,4 @@
 import ArgumentParser
-import FoundationEssentials
 import Placement
 import Stoker
 
@@ -11,28 +10,11 @@ struct HardwareFile: ExpressibleByArgument {
 
   /// - Throws: `InputError` naming the file and what is wrong with it.
   func read() throws -> HardwareProfile {
-    let decoder = JSONDecoder()
-    decoder.keyDecodingStrategy = .convertFromSnakeCase
-    let profile: HardwareProfile
-    do {
-      profile = try decoder.decode(HardwareProfile.self, from: Data(try readFile(path)))
-    } catch let error as DecodingError {
-      throw InputError(path: path, reason: "no hardware profile: \(Self.reason(error))")
-    }
+    let profile = try readJSON(HardwareProfile.self, path: path, of: "hardware profile")
     if let fault = profile.fault {
       throw InputError(path: path, reason: "no possible hardware profile: \(fault)")
     }
     return profile
-  }
-
-  private static func reason(_ error: DecodingError) -> String {
-    switch error {
-    case .keyNotFound(let key, _): "'\(key.stringValue)' is missing"
-    case .typeMismatch(_, let context), .valueNotFound(_, let context):
-      "'\(context.codingPath.map(\.stringValue).joined(separator: "."))': \(context.debugDescription)"
-    case .dataCorrupted(let context): context.debugDescription
-    @unknown default: "\(error)"
-    }
   }
 }
 

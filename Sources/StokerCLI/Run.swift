@@ -1,4 +1,5 @@
 import ArgumentParser
+import Placement
 import Stoker
 
 /// Options of how tokens are chosen.
@@ -80,6 +81,14 @@ struct Run: ParsableCommand {
         + "Histories are in $XDG_CACHE_HOME/stoker or ~/.cache/stoker."))
   var noHistory = false
 
+  @Option(
+    help: ArgumentHelp(
+      "Run as a plan of 'stoker plan --output' says.",
+      discussion: "Without one a run plans for itself, where 'stoker calibrate' has measured this "
+        + "machine: it says what speed to expect, and afterwards how far off that was.",
+      valueName: "plan.json"))
+  var plan: String?
+
   @Flag(help: "Go on after an end-of-text token.")
   var ignoreEnd = false
 
@@ -100,6 +109,9 @@ struct Run: ParsableCommand {
     guard record != nil || !(recordScores || recordCandidates) else {
       throw ValidationError("--record-scores and --record-candidates need --record.")
     }
+    guard plan == nil || arguments.memory == nil && arguments.context == nil else {
+      throw ValidationError("--plan says what --memory and --context are.")
+    }
     guard maxTokens >= 0 else { throw ValidationError("--max-tokens must be 0 or more.") }
   }
 
@@ -109,7 +121,23 @@ struct Run: ParsableCommand {
     let ids = try promptTokens(file)
     let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
     var options = arguments.options(context: needed)
-    if !noHistory, record == nil { options.historyFolder = ModelOptions.userHistoryFolder }
+    let folder = noHistory ? nil : ModelOptions.userHistoryFolder
+    let tokens = forcedIds?.ids.count ?? maxTokens
+    let planned: RunPlan?
+    if let plan {
+      planned = try RunPlan(
+        path: plan, file: file, needed: needed, tokens: tokens, running: arguments.running)
+      options.obey(planned!.plan)
+    } else {
+      planned = try RunPlan(
+        file: file, options: options, promptTokens: ids.count, tokens: tokens, explains: stats)
+      // What it costs to be ready to read ahead is only paid where reading ahead is expected to pay.
+      if let planned, options.prefetch == .auto, !planned.plan.choice.prefetch {
+        options.prefetch = .off
+      }
+    }
+    if let planned, !json { Terminal.note(planned.line) }
+    if record == nil { options.historyFolder = folder }
     let loaded = try loadModel(file, options)
     if let record {
       let recorder = try RoutingRecorder(
@@ -127,13 +155,16 @@ struct Run: ParsableCommand {
         if !json { try Terminal.write(Array(try decoder.append(token).utf8)) }
       })
     if json {
-      try Terminal.printJSON(try GenerationReport(generation, tokenizer: file.tokenizer))
+      try Terminal.printJSON(
+        try GenerationReport(generation, tokenizer: file.tokenizer, plan: planned?.plan))
     } else {
       try Terminal.print(decoder.flush())
       if stats || generation.statistics.cancelled {
         Terminal.note(StatisticsTable(generation.statistics).text)
       }
     }
+    let outcome = planned?.outcome(generation.statistics, folder: folder)
+    if let outcome, !json { Terminal.note(outcome) }
     do {
       try loaded.saveHistory()
     } catch {
@@ -165,8 +196,11 @@ struct GenerationReport: Encodable {
   let text: String
   let tokenIds: [Int32]
   let statistics: StatisticsReport
+  /// What was planned and predicted; nil if nothing was.
+  let plan: Plan?
 
-  init(_ generation: Generation, tokenizer: Tokenizer) throws {
+  init(_ generation: Generation, tokenizer: Tokenizer, plan: Plan? = nil) throws {
+    self.plan = plan
     text = String(decoding: try tokenizer.decode(generation.tokens), as: UTF8.self)
     tokenIds = generation.tokens
     statistics = StatisticsReport(generation.statistics)

@@ -18,7 +18,8 @@ struct StokerCommand: ParsableCommand {
     version: "0.1.0",
     subcommands: [
       Demo.self, Run.self, Perplexity.self, Inspect.self, Synth.self, Trace.self,
-      ReplayCommand.self, FitPredictor.self, PredictEval.self,
+      ReplayCommand.self, FitPredictor.self, PredictEval.self, Calibrate.self,
+      PlanCommand.self,
     ])
 
   static func main() {

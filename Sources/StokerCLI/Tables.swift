@@ -24,6 +24,9 @@ func milliseconds(_ seconds: Double?) -> String {
 /// A share as a percentage with one digit.
 func percent(_ share: Double) -> String { "\(formatFixed(100 * share, digits: 1)) %" }
 
+/// A difference as a percentage with one digit and its sign.
+func signedPercent(_ share: Double) -> String { (share < 0 ? "" : "+") + percent(share) }
+
 extension String {
   fileprivate var trimmingEnd: String {
     var text = self

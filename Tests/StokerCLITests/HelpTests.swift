@@ -36,6 +36,15 @@ import Testing
           "--csv", "--experts", "--expert-bytes", "--help",
         ]
       ),
+      ("calibrate", ["--directory", "--output", "--threads", "--trial", "--json", "--help"]),
+      (
+        "plan",
+        [
+          "<model>", "--shape", "--type", "--memory", "--device-memory", "--hardware", "--profile",
+          "--trace", "--context", "--prompt-tokens", "--max-tokens", "--prefetch", "--sweep",
+          "--html", "--verify", "--compare", "--output", "--json", "--help",
+        ]
+      ),
       ("fit-predictor", ["<model>", "--text", "--tokens", "--distances", "--json", "--help"]),
       ("predict-eval", ["<subject>", "--text", "--more", "--distance", "--html", "--json"]),
       ("trace", ["info", "import", "export", "merge", "slice", "permute", "--help"]),

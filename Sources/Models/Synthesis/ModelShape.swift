@@ -83,6 +83,13 @@ extension ModelShape {
     expertFeedForwardSize: 256, vocabularySize: 512, contextLength: 512, ropeBase: 1e4,
     rmsEpsilon: 1e-5)
 
+  /// So small that what it takes is hardly its weights: what calibration takes the rest from.
+  package static let calibration = ModelShape(
+    name: "calibration", architecture: .olmoe, layerCount: 4, hiddenSize: 256, headCount: 4,
+    kvHeadCount: 4, headDimension: 64, expertCount: 8, expertsPerToken: 4,
+    expertFeedForwardSize: 64, vocabularySize: 512, contextLength: 2048, ropeBase: 1e4,
+    rmsEpsilon: 1e-5)
+
   /// OLMoE-1B-7B (arXiv 2409.02060).
   package static let olmoe1B7B = ModelShape(
     name: "olmoe-1b-7b", architecture: .olmoe, layerCount: 16, hiddenSize: 2048, headCount: 16,

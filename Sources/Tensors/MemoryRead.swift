@@ -1,8 +1,5 @@
-import DirectIO
-import Tensors
-
 /// Reads memory as fast as the processor's threads can, and adds it up so that it must be read.
-final class MemoryRead {
+package final class MemoryRead {
   private static let chunkByteCount = 256 << 10
   private typealias Vector = SIMD4<UInt64>
 
@@ -12,7 +9,7 @@ final class MemoryRead {
   private let capacity: Int
 
   /// - Parameter byteCount: The most bytes of one reading.
-  init(pool: WorkerPool, byteCount: Int) {
+  package init(pool: WorkerPool, byteCount: Int) {
     self.pool = pool
     capacity = byteCount / Self.chunkByteCount
     sums = .allocate(capacity: capacity)
@@ -23,7 +20,7 @@ final class MemoryRead {
 
   /// Reads the whole chunks of the `byteCount` bytes from `start` on; returns how many bytes
   /// they are.
-  func read(_ start: UnsafeRawPointer, byteCount: Int) -> Int {
+  package func read(_ start: UnsafeRawPointer, byteCount: Int) -> Int {
     let chunkCount = min(byteCount / Self.chunkByteCount, capacity)
     pool.run(Loop(start: start, sums: sums), chunkCount: chunkCount)
     return chunkCount * Self.chunkByteCount

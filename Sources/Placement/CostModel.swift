@@ -1,0 +1,231 @@
+internal import Glibc
+
+/// What a model takes on a machine: the parts of its times, from bytes and rates.
+///
+/// Weights are read once for each pass, so a product of n tokens with S bytes of one type takes
+///
+///     T(n) = S / R(type, n)                                                        [seconds]
+///
+/// where the measured rate R is the smaller of what memory gives and what arithmetic allows, in bytes of
+/// weights per second; it falls as n grows and arithmetic binds (the roofline of MoE-Lightning, arXiv
+/// 2411.11217; the table by number of tokens is KTransformers', SOSP'25). Constant terms (Fiddler's
+/// linear fit has none, HybriMoE's, arXiv 2504.05897, has) are in the seconds of a layer.
+///
+/// m experts missed by a layer are 3 m reads at once: with bursts measured at this block and depth,
+///
+///     T_read(m) = l + m S / B                                                      [seconds]
+///
+/// and while they arrive the processor multiplies what is there (`LayerTimeline`), at the share of its
+/// rate that is left then: B_cpu,eff = B_H - B_used in FreeToken (arXiv 2608.16157), measured as a pair.
+public struct CostModel: Sendable {
+  public let profile: MachineProfile
+  public let work: ModelWork
+  /// Whether the weights that a token uses stay in the processor's cache from token to token.
+  private let isCached: Bool
+
+  /// - Parameter profile: without `fault`.
+  public init(profile: MachineProfile, work: ModelWork) {
+    precondition(profile.fault == nil, "an impossible profile")
+    self.profile = profile
+    self.work = work
+    // Others use the cache too: what takes more than half of it comes from memory mostly.
+    isCached = work.tokenByteCount < profile.machine.cacheBytes / 2
+  }
+
+  // MARK: - Decoding
+
+  /// T(n) of some matrices, in seconds.
+  public func productSeconds(_ matrices: [ModelWork.Weights], tokens: Double) -> Double {
+    matrices.reduce(0) {
+      $0 + Double($1.bytes)
+        / profile.productBytesPerSecond($1.type, tokens: tokens, isCached: isCached)
+    }
+  }
+
+  /// Seconds of the products of one expert of a mean layer with `tokens` tokens.
+  public func expertSeconds(tokens: Double) -> Double {
+    productSeconds(work.expertMatrices.flatMap { $0 }, tokens: tokens)
+      / Double(max(1, work.layers))
+  }
+
+  /// Seconds of the matrices that every token uses, over all layers.
+  public func denseSeconds(tokens: Double) -> Double { productSeconds(work.dense, tokens: tokens) }
+
+  /// Seconds that one token's attention takes to look back on `positions`, over all layers.
+  public func contextSeconds(positions: Double) -> Double {
+    positions * Double(work.keyValueBytesPerPosition) / profile.contextBytesPerSecond.value
+  }
+
+  /// The latency l and the bandwidth B of an expert's reads: with them a burst of one expert and one of
+  /// all that a token needs of a layer take as long as was measured, which was with reads alone.
+  public func reads(_ kind: ReadKind) -> (latency: Double, bytesPerSecond: Double)? {
+    let block = work.meanMatrixByteCount
+    guard let one = profile.burstSeconds(kind, blockBytes: block, count: 3),
+      let all = profile.burstSeconds(kind, blockBytes: block, count: 3 * max(2, work.topK))
+    else { return nil }
+    let bytes = Double(3 * block)
+    let slope = (all - one) / Double(max(2, work.topK) - 1)
+    let rate = slope > 0 ? min(bytes / slope, 2 * bytes * Double(work.topK) / all) : bytes / one
+    let share = kind == .cached ? 1 : min(1, profile.contention.readShare.value)
+    return (max(0, one - bytes / rate), rate * share)
+  }
+
+  /// The parts of a decoded token, for the simulation of it.
+  ///
+  /// - Parameters:
+  ///   - kind: how reads are answered.
+  ///   - positions: those of the context that a token looks back on, at the mean.
+  ///   - predicts: whether the routing is predicted, at two distances of each layer.
+  /// - Returns: nil if reads of `kind` were not measured.
+  public func hardware(
+    reads kind: ReadKind, positions: Double, predicts: Bool
+  ) -> HardwareProfile? {
+    guard let reads = reads(kind) else { return nil }
+    let layers = Double(work.layers)
+    var layer = profile.layerSeconds.value
+    layer += (denseSeconds(tokens: 1) + contextSeconds(positions: positions)) / layers
+    if predicts { layer += 2 * predictionSeconds }
+    var hardware = HardwareProfile(
+      name: profile.name, readBytesPerSecond: reads.bytesPerSecond,
+      readLatencySeconds: reads.latency,
+      computeBytesPerSecond: Double(work.meanExpertByteCount) / expertSeconds(tokens: 1),
+      layerSeconds: layer,
+      tokenSeconds: tokenSeconds)
+    hardware.readsOccupyProcessor = kind == .cached
+    hardware.computeShareWhileReading =
+      kind == .cached ? nil : min(1, profile.contention.computeShare.value)
+    return hardware
+  }
+
+  /// What a token takes beside its layers: output head, choosing the next token.
+  private var tokenSeconds: Double {
+    profile.tokenSeconds.value + productSeconds([work.head], tokens: 1)
+      + Double(work.vocabulary) * profile.samplingSeconds.value
+  }
+
+  /// A product with a router, or with a head fitted to do better, which is as large.
+  private var predictionSeconds: Double {
+    let router = ModelWork.Weights(type: "Q8_0", bytes: work.hiddenSize * work.experts * 34 / 32)
+    return productSeconds([router], tokens: 1)
+  }
+
+  // MARK: - Prompts
+
+  /// What a prompt takes until the first token after it.
+  public struct Prompt: Hashable, Sendable, Codable {
+    public var seconds = 0.0
+    /// Bytes of experts that are read.
+    public var readBytes = 0.0
+    /// Of these seconds, those in which nothing could be computed until bytes arrived.
+    public var stallSeconds = 0.0
+  }
+
+  /// The seconds of a prompt, chunk by chunk, layer by layer.
+  ///
+  /// A layer reads the experts that its tokens touch and that are not resident in waves through a double
+  /// buffer, while it multiplies those before:
+  ///
+  ///     T = T_dense(n) + first wave / B + max(T_experts(n k / touched), rest / B)
+  ///
+  /// - Parameters:
+  ///   - tokens: tokens of the prompt, at least one.
+  ///   - kind: how reads are answered.
+  ///   - touched: the experts of a mean layer that so many tokens touch together.
+  ///   - resident: of all experts, the share that is resident once the prompt has filled the slots; before
+  ///     its first chunk none is.
+  ///   - waveBytes: bytes of a wave.
+  public func prompt(
+    tokens: Int, reads kind: ReadKind, touched: (Int) -> Double, resident: Double, waveBytes: Int
+  ) -> Prompt? {
+    guard let steady = streamBytesPerSecond(kind) else { return nil }
+    var prompt = Prompt()
+    var position = 0
+    let layers = Double(work.layers)
+    let expertBytes = Double(work.meanExpertByteCount)
+    while position < tokens {
+      let count = min(work.chunkTokens, tokens - position)
+      let used = max(1, touched(count))
+      let perExpert = Double(count * work.topK) / used
+      let held = resident >= 1 ? 1 : position == 0 ? 0 : resident
+      let bytes = used * (1 - held) * expertBytes
+      let reading = bytes / steady
+      let experts = used * expertSeconds(tokens: perExpert)
+      let first = kind == .cached ? 0 : min(bytes, Double(waveBytes)) / steady
+      let mixed = kind == .cached ? experts + reading : first + max(experts, reading - first)
+      let lookBack = Double(position) + Double(count) / 2
+      let beside =
+        denseSeconds(tokens: Double(count))
+        + Double(count) * lookBack * Double(work.keyValueBytesPerPosition)
+        / profile.promptContextBytesPerSecond.value
+        + Double(count * work.hiddenSize) * layers * profile.promptValueSeconds.value
+      prompt.seconds += layers * (mixed + profile.layerSeconds.value) + beside
+      prompt.stallSeconds += layers * (mixed - experts)
+      prompt.readBytes += layers * bytes
+      position += count
+    }
+    prompt.seconds += tokenSeconds
+    return prompt
+  }
+
+  /// Bytes per second of a long row of an experts' matrices, as deep as was measured.
+  private func streamBytesPerSecond(_ kind: ReadKind) -> Double? {
+    let rates = profile.disk.filter { $0.kind == kind }
+    guard let depth = rates.map(\.depth).max() else { return nil }
+    let row = rates.filter { $0.depth == depth }.sorted { $0.blockBytes < $1.blockBytes }
+    let share = kind == .cached ? 1 : min(1, profile.contention.readShare.value)
+    return share
+      * interpolate(
+        row.map { (Double($0.blockBytes), $0.bytesPerSecond.value) },
+        at: Double(work.meanMatrixByteCount))
+  }
+
+  // MARK: - Calibration
+
+  /// Takes the products out of what was measured with this model, every expert of which is resident: what
+  /// is left is what a layer, a token and a prompt's token take beside.
+  public func takeProducts(out profile: inout MachineProfile, tokens: Int) {
+    let layers = Double(work.layers)
+    let one = denseSeconds(tokens: 1) / layers + Double(work.topK) * expertSeconds(tokens: 1)
+    profile.layerSeconds.value = max(0, profile.layerSeconds.value - one)
+    profile.tokenSeconds.value = max(
+      0, profile.tokenSeconds.value - productSeconds([work.head], tokens: 1))
+    let perExpert = Double(tokens * work.topK) / Double(work.experts)
+    let many =
+      denseSeconds(tokens: Double(tokens))
+      + layers * Double(work.experts) * expertSeconds(tokens: perExpert)
+    profile.promptValueSeconds.value = max(
+      0, profile.promptValueSeconds.value - many / Double(tokens * work.hiddenSize) / layers)
+  }
+
+  // MARK: - Bounds
+
+  /// Bytes per second that the drive gives at most, for the bound in which all overlaps.
+  public func steadyBytesPerSecond(_ kind: ReadKind) -> Double? { streamBytesPerSecond(kind) }
+
+  /// Tokens from which on fetching an expert over a device's link and multiplying there beats the
+  /// processor: the smallest n with T_cpu(n) > T_link + T_device(n) (Fiddler, arXiv 2402.07033); nil if
+  /// up to a whole chunk the processor is faster.
+  public func fetchThreshold(_ device: DeviceRate) -> Int? {
+    let bytes = Double(work.meanExpertByteCount)
+    let link = device.linkSeconds + bytes / device.linkBytesPerSecond
+    var tokens = 1
+    while tokens <= work.chunkTokens {
+      if expertSeconds(tokens: Double(tokens)) > link + deviceSeconds(device, tokens: tokens) {
+        return tokens
+      }
+      tokens += 1
+    }
+    return nil
+  }
+
+  /// Seconds of one expert's products with `tokens` tokens on `device`.
+  public func deviceSeconds(_ device: DeviceRate, tokens: Int) -> Double {
+    // A weight is multiplied and added once for each token. Bytes per weight are those of the type; a
+    // half of one, of four bits, asks for the most operations.
+    let operations = Double(2 * tokens) * Double(work.meanExpertByteCount) * 2
+    return device.launchSeconds
+      + max(
+        Double(work.meanExpertByteCount) / device.bytesPerSecond,
+        operations / device.operationsPerSecond)
+  }
+}

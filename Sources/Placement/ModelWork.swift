@@ -1,0 +1,75 @@
+/// What a model asks of a machine, token by token: bytes by element type, without any weights.
+public struct ModelWork: Hashable, Sendable, Codable {
+  /// Weights that are multiplied together.
+  public struct Weights: Hashable, Sendable, Codable {
+    /// GGUF's name of the element type.
+    public var type: String
+    public var bytes: Int
+
+    public init(type: String, bytes: Int) {
+      self.type = type
+      self.bytes = bytes
+    }
+  }
+
+  /// The model in words.
+  public var name: String
+  public var layers: Int
+  /// Experts of a layer, and of a token at a layer.
+  public var experts: Int
+  public var topK: Int
+  /// Values of a hidden state.
+  public var hiddenSize: Int
+  /// Tokens of the vocabulary.
+  public var vocabulary: Int
+  /// The matrices of all layers beside the experts: attention, router.
+  public var dense: [Weights]
+  /// The matrix of the output head.
+  public var head: Weights
+  /// The matrices of one expert of each layer: gate, up, down, [layers][3].
+  public var expertMatrices: [[Weights]]
+  /// Bytes that one position takes in the key-value cache, all layers together.
+  public var keyValueBytesPerPosition: Int
+  /// The tokens of a prompt that pass through the model together.
+  public var chunkTokens: Int
+
+  public init(
+    name: String, layers: Int, experts: Int, topK: Int, hiddenSize: Int, vocabulary: Int,
+    dense: [Weights],
+    head: Weights, expertMatrices: [[Weights]], keyValueBytesPerPosition: Int, chunkTokens: Int
+  ) {
+    self.name = name
+    self.layers = layers
+    self.experts = experts
+    self.topK = topK
+    self.hiddenSize = hiddenSize
+    self.vocabulary = vocabulary
+    self.dense = dense
+    self.head = head
+    self.expertMatrices = expertMatrices
+    self.keyValueBytesPerPosition = keyValueBytesPerPosition
+    self.chunkTokens = chunkTokens
+  }
+
+  /// The bytes of an expert of each layer, [layers].
+  public var expertByteCounts: [Int] {
+    expertMatrices.map { $0.reduce(0) { $0 + $1.bytes } }
+  }
+
+  /// The bytes of an expert, over all layers' mean.
+  public var meanExpertByteCount: Int { expertByteCounts.reduce(0, +) / max(1, layers) }
+
+  /// The bytes of one matrix of an expert: those of a read.
+  public var meanMatrixByteCount: Int { max(1, meanExpertByteCount / 3) }
+
+  /// The bytes of all experts.
+  public var totalExpertByteCount: Int { expertByteCounts.reduce(0) { $0 + $1 * experts } }
+
+  /// The bytes of the matrices that every token uses, its output head among them.
+  public var denseByteCount: Int { dense.reduce(head.bytes) { $0 + $1.bytes } }
+
+  /// The bytes of weights that one token uses.
+  public var tokenByteCount: Int {
+    denseByteCount + expertByteCounts.reduce(0) { $0 + $1 * topK }
+  }
+}

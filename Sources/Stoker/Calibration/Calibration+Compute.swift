@@ -1,0 +1,71 @@
+internal import DirectIO
+internal import Tensors
+
+extension Calibration {
+  /// Units of work per second of `body`, which does some and says how much.
+  func rate(_ body: () -> Int) -> Double {
+    let start = monotonicNanoseconds()
+    var work = 0
+    var elapsed: UInt64 = 0
+    repeat {
+      work += body()
+      elapsed = monotonicNanoseconds() - start
+    } while elapsed < effort.nanoseconds
+    return Double(work) / (Double(elapsed) / 1e9)
+  }
+
+  /// Bytes per second of plain reading, by number of threads.
+  func memoryRates() throws -> [(threads: Int, rate: Double)] {
+    let byteCount = effort.weightByteCount
+    let memory = try Arena(byteCount: byteCount)
+    memory.region(offset: 0, count: byteCount).initializeMemory(as: UInt8.self, repeating: 1)
+    return try Set([1, pool.threadCount]).sorted().map { threads in
+      let pool = threads == self.pool.threadCount ? self.pool : try WorkerPool(threadCount: threads)
+      let reader = MemoryRead(pool: pool, byteCount: byteCount)
+      return (threads, rate { reader.read(memory.base, byteCount: byteCount) })
+    }
+  }
+
+  /// Numbers of tokens that products are measured with: for a decoded token, and for the experts of a prompt
+  /// that few or many of its tokens use.
+  private static let tokenCounts = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+
+  /// Bytes of weights per second with matrices of the size of experts', out of memory and out of the cache.
+  func productRates(_ type: ElementType) -> [(ProductCell, Double)] {
+    var result: [(ProductCell, Double)] = []
+    for isCached in [false, true] {
+      let products = RandomProducts(
+        type, rows: isCached ? 256 : 1024, columns: isCached ? 256 : 2048,
+        byteCount: isCached ? 1 << 20 : effort.weightByteCount,
+        tokenCapacity: Self.tokenCounts.last!, kernels: kernels, pool: pool)
+      // The first products find nothing in any cache.
+      _ = products.run(RandomProducts.batchCount, tokens: 1)
+      for tokens in Self.tokenCounts {
+        let count = tokens > 16 && !isCached ? 1 : RandomProducts.batchCount
+        let rate = rate { products.run(count, tokens: tokens) }
+        result.append((ProductCell(type: type.name, tokens: tokens, isCached: isCached), rate))
+      }
+    }
+    return result
+  }
+
+  /// The shares that reading and products keep of their rates when both go on at once, as they do while a
+  /// layer multiplies its residents and reads what it misses.
+  func contention(with file: CalibrationFile) throws -> (read: Double, compute: Double) {
+    let products = RandomProducts(
+      .q4_0, rows: 1024, columns: 2048, byteCount: effort.weightByteCount, tokenCapacity: 1,
+      kernels: kernels, pool: pool)
+    let alone = rate { products.run(RandomProducts.batchCount, tokens: 1) }
+    var reader = try file.reader(.init(kind: file.mainKind, blockByteCount: 1 << 20, depth: 8))
+    let readAlone = try reader.steadyRate(nanoseconds: 2 * effort.nanoseconds)
+    var computed = 0
+    let start = monotonicNanoseconds()
+    let readTogether = try reader.steadyRate(nanoseconds: 2 * effort.nanoseconds) {
+      computed += products.run(2, tokens: 1)
+    }
+    let seconds = Double(monotonicNanoseconds() - start) / 1e9
+    return (
+      min(1, readTogether / readAlone), min(1, Double(computed) / seconds / alone)
+    )
+  }
+}

@@ -1,0 +1,141 @@
+internal import Foundation
+internal import Models
+public import Placement
+internal import Tensors
+
+/// Measures what a machine does: `stoker calibrate`.
+///
+/// Everything is measured in three rounds, one after the other, so that a figure's spread shows how far
+/// the machine itself drifts within the time that measuring takes.
+public struct Calibration {
+  /// How much is measured.
+  public enum Effort: Sendable {
+    /// Three rounds of everything, within a minute.
+    case whole
+    /// One short round with a small file, for tests: figures that mean little.
+    case trial
+
+    var rounds: Int { self == .whole ? 3 : 1 }
+    /// The shortest measurement, in nanoseconds.
+    var nanoseconds: UInt64 { self == .whole ? 50_000_000 : 2_000_000 }
+    /// Bytes of the file that is read.
+    var fileByteCount: Int { self == .whole ? 2 << 30 : 32 << 20 }
+    var weightByteCount: Int { self == .whole ? 128 << 20 : 8 << 20 }
+  }
+
+  let folder: String
+  let effort: Effort
+  let pool: WorkerPool
+  let kernels: Kernels
+  private let identity: MachineIdentity
+
+  /// - Parameters:
+  ///   - folder: a folder on the drive that will hold the model.
+  ///   - threads: threads that compute; nil: those this process may use.
+  /// - Throws: `StokerError.calibration` if the folder cannot be used.
+  public init(folder: String, threads: Int? = nil, effort: Effort = .whole) throws {
+    self.folder = folder
+    self.effort = effort
+    var isFolder: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue
+    else { throw StokerError.calibration(folder: folder, reason: "there is no such folder") }
+    identity = try .here(folder: folder, threads: threads)
+    guard (1...256).contains(identity.threads) else {
+      throw StokerError.option(
+        name: "--threads", found: "\(identity.threads)", expected: "1 to 256")
+    }
+    pool = try WorkerPool(threadCount: identity.threads)
+    kernels = Kernels(set: try KernelSet.selected())
+  }
+
+  /// Measures; the files it makes in the folder are gone afterwards, however it ends.
+  ///
+  /// - Parameters:
+  ///   - progress: called with the share that is done and what is under way.
+  ///   - isCancelled: asked again and again.
+  /// - Throws: `StokerError.calibration` naming the folder and why; `.cancelled`.
+  public func run(
+    progress: (_ share: Double, _ step: String) -> Void = { _, _ in },
+    isCancelled: () -> Bool = { false }
+  ) throws -> MachineProfile {
+    func step(_ share: Double, _ name: String) throws {
+      guard !isCancelled() else { throw StokerError.cancelled }
+      progress(share, name)
+    }
+    var file = try CalibrationFile(folder: folder, byteCount: effort.fileByteCount) {
+      try step(0.1 * $0, "writing a file to read")
+    }
+    let model = try CalibrationModel(folder: folder, threads: identity.threads)
+    var disk: [CalibrationFile.Cell: (rates: [Double], bursts: [Double])] = [:]
+    var memory: [Int: [Double]] = [:]
+    var products: [ProductCell: [Double]] = [:]
+    var pairs: (reads: [Double], computes: [Double]) = ([], [])
+    var parts: [CalibrationModel.Parts] = []
+    for round in 0..<effort.rounds {
+      let base = 0.1 + 0.9 * Double(round) / Double(effort.rounds)
+      let span = 0.9 / Double(effort.rounds)
+      try file.measure(effort) { cell, rate, burst in
+        disk[cell, default: ([], [])].rates.append(rate)
+        disk[cell]!.bursts.append(burst)
+        try step(base + 0.1 * span, "disk")
+      }
+      try step(base + 0.4 * span, "memory")
+      for (threads, rate) in try memoryRates() { memory[threads, default: []].append(rate) }
+      for type in ElementType.allCases where type.isComputable {
+        try step(base + 0.5 * span, "products with \(type.name)")
+        for (cell, rate) in productRates(type) { products[cell, default: []].append(rate) }
+      }
+      try step(base + 0.9 * span, "reading while computing")
+      let pair = try contention(with: file)
+      pairs.reads.append(pair.read)
+      pairs.computes.append(pair.compute)
+      try step(base + 0.95 * span, "a small model")
+      parts.append(try model.measure(effort))
+    }
+    var profile = MachineProfile(
+      name: "\(identity.processor), \(identity.threads) threads, \(identity.kernels); "
+        + identity.drive,
+      isNominal: false, date: Date().formatted(.iso8601), machine: identity,
+      disk: disk.map { cell, samples in
+        DiskRate(
+          kind: cell.kind, blockBytes: cell.blockByteCount, depth: cell.depth,
+          bytesPerSecond: Figure(rounds: samples.rates),
+          burstSeconds: Figure(rounds: samples.bursts))
+      }.sorted {
+        ($0.kind.rawValue, $0.blockBytes, $0.depth) < ($1.kind.rawValue, $1.blockBytes, $1.depth)
+      },
+      memory: memory.sorted { $0.key < $1.key }.map {
+        MemoryRate(threads: $0.key, bytesPerSecond: Figure(rounds: $0.value))
+      },
+      products: products.map { cell, samples in
+        ProductRate(
+          type: cell.type, tokens: cell.tokens, isCached: cell.isCached,
+          bytesPerSecond: Figure(rounds: samples))
+      }.sorted {
+        ($0.type, $0.isCached ? 1 : 0, $0.tokens) < ($1.type, $1.isCached ? 1 : 0, $1.tokens)
+      },
+      layerSeconds: Figure(rounds: parts.map(\.layerSeconds)),
+      tokenSeconds: Figure(rounds: parts.map(\.tokenSeconds)),
+      samplingSeconds: Figure(rounds: parts.map(\.samplingSeconds)),
+      contextBytesPerSecond: Figure(rounds: parts.map(\.contextBytesPerSecond)),
+      promptContextBytesPerSecond: Figure(rounds: parts.map(\.promptContextBytesPerSecond)),
+      promptValueSeconds: Figure(rounds: parts.map(\.promptValueSeconds)),
+      contention: Contention(
+        readShare: Figure(rounds: pairs.reads), computeShare: Figure(rounds: pairs.computes)))
+    CostModel(profile: profile, work: model.work).takeProducts(
+      out: &profile, tokens: model.work.chunkTokens)
+    profile.notes = Machine.notes + file.notes
+    file.checkPlausibility(&profile)
+    guard profile.fault == nil else {
+      throw StokerError.calibration(folder: folder, reason: profile.fault!)
+    }
+    return profile
+  }
+
+  /// What products are measured with.
+  struct ProductCell: Hashable {
+    let type: String
+    let tokens: Int
+    let isCached: Bool
+  }
+}

@@ -1,0 +1,211 @@
+internal import DirectIO
+internal import Foundation
+internal import Placement
+internal import Tensors
+
+/// A file of random bytes on the drive that is measured. Nobody else sees it, and it goes with the value.
+struct CalibrationFile {
+  /// Reads of one kind, size and number at a time.
+  struct Cell: Hashable {
+    let kind: ReadKind
+    let blockByteCount: Int
+    let depth: Int
+  }
+
+  private let direct: DataFile?
+  private let buffered: DataFile
+  private let folder: String
+  /// What was found out on the way, in words.
+  private(set) var notes: [String] = []
+
+  /// Writes the file.
+  /// - Throws: `StokerError.calibration`, and what `progress` throws.
+  init(folder: String, byteCount: Int, progress: (Double) throws -> Void) throws {
+    self.folder = folder
+    func failure(_ reason: String) -> StokerError { .calibration(folder: folder, reason: reason) }
+    let values = try? URL(fileURLWithPath: folder).resourceValues(
+      forKeys: [.volumeAvailableCapacityKey])
+    if let free = values?.volumeAvailableCapacity, free < byteCount + byteCount / 8 {
+      throw failure(
+        "\(byteCount) bytes are needed for a file to read, and \(free) are free")
+    }
+    let path = "\(folder)/.stoker-calibration-\(ProcessInfo.processInfo.processIdentifier)"
+    guard FileManager.default.createFile(atPath: path, contents: nil),
+      let handle = FileHandle(forWritingAtPath: path)
+    else { throw failure("no file can be made in it") }
+    // Opened for reading below, it needs no name any more.
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    do {
+      let pieceByteCount = 8 << 20
+      var random = SystemRandomNumberGenerator()
+      var piece = Data(count: pieceByteCount)
+      piece.withUnsafeMutableBytes { bytes in
+        for offset in stride(from: 0, to: pieceByteCount, by: 8) {
+          bytes.storeBytes(of: random.next(), toByteOffset: offset, as: UInt64.self)
+        }
+      }
+      var done = 0
+      while done < byteCount {
+        // No two pieces are the same, should the drive look for that.
+        for offset in stride(from: 0, to: pieceByteCount, by: 4096) {
+          piece[offset] = UInt8.random(in: 0...255, using: &random)
+        }
+        try handle.write(contentsOf: piece)
+        done += pieceByteCount
+        try progress(Double(done) / Double(byteCount))
+      }
+      try handle.synchronize()
+      try handle.close()
+    } catch let error as StokerError {
+      throw error
+    } catch {
+      throw failure("\(error.localizedDescription)")
+    }
+    let file = try DataFile(path: path, direct: .auto)
+    direct = file.isDirect ? file : nil
+    buffered = try DataFile(path: path, direct: .off)
+    if let reason = file.fallbackReason { notes.append(reason) }
+  }
+
+  /// How experts are read from here unless it is asked otherwise.
+  var mainKind: ReadKind { direct == nil ? .buffered : .direct }
+
+  private static let blockByteCounts = [4 << 10, 32 << 10, 128 << 10, 512 << 10, 1 << 20, 4 << 20]
+  private static let depths = [1, 3, 8, 24]
+
+  /// Measures every kind of read once.
+  /// - Parameter note: called with a cell, its bytes per second and the seconds of a burst.
+  mutating func measure(
+    _ effort: Calibration.Effort, note: (Cell, Double, Double) throws -> Void
+  ) throws {
+    for kind in ReadKind.allCases where kind != .direct || direct != nil {
+      for block in Self.blockByteCounts where kind != .buffered || block >= 128 << 10 {
+        for depth in Self.depths {
+          let cell = Cell(kind: kind, blockByteCount: block, depth: depth)
+          if kind == .buffered { buffered.forgetCached() }
+          var reader = try reader(cell)
+          if kind == .cached { try reader.warm() }
+          let burst = try reader.burstSeconds(nanoseconds: effort.nanoseconds)
+          let rate = try reader.steadyRate(nanoseconds: effort.nanoseconds)
+          try note(cell, rate, burst)
+        }
+      }
+    }
+    let engine = try makeReadEngine(kind: .auto, files: [buffered], arenas: [])
+    let note =
+      "experts are read with \(engine.name)"
+      + (engine.registeredFiles ? ", files registered" : "")
+    if !notes.contains(note) { notes += [note] + engine.fallbacks }
+  }
+
+  /// Something to read with as `cell` says.
+  func reader(_ cell: Cell) throws -> CalibrationReader {
+    try CalibrationReader(cell.kind == .direct ? direct ?? buffered : buffered, cell: cell)
+  }
+
+  /// Takes out of `profile` what the drive cannot have done, and says so.
+  ///
+  /// A rate above that of the drive's link was answered by a cache on the way. Where the system does not
+  /// tell the link, the fastest that drives have stands for it: PCIe 5.0 with four lanes.
+  func checkPlausibility(_ profile: inout MachineProfile) {
+    let link = Machine.drive(of: folder).link
+    let limit = link?.bytesPerSecond ?? 15.75e9
+    let name = link?.name ?? "any drive's link (PCIe 5.0 x 4)"
+    let before = profile.disk.count
+    profile.disk.removeAll { $0.kind != .cached && $0.bytesPerSecond.value > limit }
+    if profile.disk.count < before {
+      profile.notes.append(
+        "\(before - profile.disk.count) bandwidths are left out: more than \(Int(limit)) bytes/s, what "
+          + "\(name) carries; a cache answered instead of the drive")
+    }
+  }
+}
+
+/// Reads random blocks of a file, none of them twice while there are others.
+struct CalibrationReader {
+  private let file: DataFile
+  private let cell: CalibrationFile.Cell
+  private let engine: any ReadEngine
+  private let memory: Arena
+  private var order: [Int]
+  private var next = 0
+  private var failure: IOError?
+
+  init(_ file: DataFile, cell: CalibrationFile.Cell) throws {
+    self.file = file
+    self.cell = cell
+    memory = try Arena(byteCount: cell.blockByteCount * cell.depth)
+    engine = try makeReadEngine(kind: .auto, files: [file], arenas: [memory])
+    // What the page cache is to answer has to fit it.
+    let byteCount = cell.kind == .cached ? min(file.byteCount, 128 << 20) : file.byteCount
+    let most = 1 << 16
+    order = Array((0..<max(1, min(most, byteCount / cell.blockByteCount))))
+    let stride = max(1, byteCount / cell.blockByteCount / order.count)
+    order = order.map { $0 * stride }.shuffled()
+  }
+
+  private mutating func enqueue(slot: Int) {
+    let span = file.span(
+      offset: UInt64(order[next] * cell.blockByteCount), byteCount: cell.blockByteCount)
+    next = (next + 1) % order.count
+    engine.enqueue(
+      ReadRequest(
+        file: 0, span: span, destination: memory.base + slot * cell.blockByteCount,
+        tag: UInt64(slot), priority: .demand))
+  }
+
+  /// Reads every block once.
+  mutating func warm() throws {
+    for _ in 0..<(order.count + cell.depth - 1) / cell.depth { try burst() }
+  }
+
+  private mutating func burst() throws {
+    for slot in 0..<cell.depth { enqueue(slot: slot) }
+    engine.submit()
+    var failure: IOError?
+    while engine.outstandingCount > 0 {
+      engine.wait()
+      engine.poll { failure = failure ?? $0.error }
+    }
+    if let failure { throw failure }
+  }
+
+  /// The mean seconds from handing in as many reads as go at a time until all are done.
+  mutating func burstSeconds(nanoseconds: UInt64) throws -> Double {
+    let start = monotonicNanoseconds()
+    var count = 0
+    var elapsed: UInt64 = 0
+    repeat {
+      try burst()
+      count += 1
+      elapsed = monotonicNanoseconds() - start
+    } while elapsed < nanoseconds
+    return Double(elapsed) / 1e9 / Double(count)
+  }
+
+  /// Bytes per second while always as many reads are under way.
+  /// - Parameter meanwhile: what the processor does instead of sleeping.
+  mutating func steadyRate(nanoseconds: UInt64, meanwhile: (() -> Void)? = nil) throws -> Double {
+    let start = monotonicNanoseconds()
+    var byteCount = 0
+    var failure: IOError?
+    var ended: [Int] = []
+    for slot in 0..<cell.depth { enqueue(slot: slot) }
+    engine.submit()
+    while monotonicNanoseconds() - start < nanoseconds || engine.outstandingCount > 0 {
+      if let meanwhile { meanwhile() } else { engine.wait() }
+      engine.poll { completion in
+        failure = failure ?? completion.error
+        byteCount += cell.blockByteCount
+        ended.append(Int(completion.tag))
+      }
+      if failure == nil, monotonicNanoseconds() - start < nanoseconds {
+        for slot in ended { enqueue(slot: slot) }
+        engine.submit()
+      }
+      ended.removeAll(keepingCapacity: true)
+    }
+    if let failure { throw failure }
+    return Double(byteCount) / (Double(monotonicNanoseconds() - start) / 1e9)
+  }
+}

@@ -1,0 +1,104 @@
+internal import Foundation
+internal import Logging
+internal import Models
+internal import Placement
+internal import Tensors
+
+/// A model so small that decoding with it shows what layers and tokens take beside their products.
+struct CalibrationModel {
+  /// What is measured of it; the units are those of `MachineProfile`, but products are still in it.
+  struct Parts {
+    var layerSeconds: Double
+    var tokenSeconds: Double
+    var samplingSeconds: Double
+    var contextBytesPerSecond: Double
+    var promptContextBytesPerSecond: Double
+    var promptValueSeconds: Double
+  }
+
+  /// What it asks of the machine.
+  let work: ModelWork
+  private let model: MoEModel
+  private let shape = ModelShape.calibration
+
+  /// Makes the model in `folder`, where it does not stay.
+  init(folder: String, threads: Int) throws {
+    let path = "\(folder)/.stoker-calibration-\(ProcessInfo.processInfo.processIdentifier).gguf"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    do {
+      try Synthesizer(shape: shape, quantization: .q8_0, seed: 1).write(
+        to: path, threadCount: threads)
+      let file = try ModelFile(path: path)
+      work = try file.work(ModelOptions(context: shape.contextLength))
+      // All of it is resident: the file is read once, here.
+      model = try MoEModel(
+        file,
+        options: ModelOptions(
+          memory: try file.requirements(ModelOptions(context: shape.contextLength)).fullBudget,
+          context: shape.contextLength, threads: threads, prefetch: .off),
+        logger: Logger(label: "stoker", factory: { _ in SwiftLogNoOpLogHandler() }))
+    } catch {
+      throw StokerError.calibration(folder: folder, reason: "\(error)")
+    }
+  }
+
+  /// The fewest seconds of some repetitions: what else the machine does only adds.
+  private func least(_ count: Int, _ body: () throws -> Double) rethrows -> Double {
+    var least = Double.infinity
+    for _ in 0..<count { least = min(least, try body()) }
+    return least
+  }
+
+  private func decode(at position: Int, logits: MoETransformer.Logits) throws -> Double {
+    try least(40) { try model.timedToken(at: position, logits: logits) }
+  }
+
+  private func prompt(at position: Int, count: Int) throws -> Double {
+    let tokens = (0..<count).map { Int32($0 * 37 % shape.vocabularySize) }
+    return try least(3) {
+      let start = monotonicNanoseconds()
+      try model.transformer.forward(
+        tokens.span, at: position, phase: .prefill, logits: .none
+      ) { _, _ in }
+      return Double(monotonicNanoseconds() - start) / 1e9
+    }
+  }
+
+  /// Seconds of choosing a token by the default parameters, for each there is.
+  private func samplingSeconds() throws -> Double {
+    let count = 1 << 16
+    let logits = (0..<count).map { Float($0 &* 2_654_435_761 % 65_521) / 8192 }
+    var sampler = try Sampler(SamplingParameters())
+    return try least(5) {
+      let start = monotonicNanoseconds()
+      _ = try logits.withUnsafeBufferPointer { try sampler.sample($0) }
+      return Double(monotonicNanoseconds() - start) / 1e9 / Double(count)
+    }
+  }
+
+  /// Measures once.
+  func measure(_ effort: Calibration.Effort) throws -> Parts {
+    let layers = Double(shape.layerCount)
+    let chunk = model.transformer.runtime.tokenCapacity
+    let far = shape.contextLength - chunk
+    // The context has something in it wherever a token looks back.
+    for position in stride(from: 0, through: far, by: chunk) {
+      _ = try prompt(at: position, count: chunk)
+    }
+    let near = try decode(at: 7, logits: .none)
+    let whole = try decode(at: 7, logits: .last)
+    let back = try decode(at: far - 1, logits: .none)
+    let first = try prompt(at: 0, count: chunk)
+    let last = try prompt(at: far, count: chunk)
+    let keyValueBytes = Double(work.keyValueBytesPerPosition)
+    let lookBack = Double(far - 8) * keyValueBytes / max(back - near, 1e-9)
+    let promptLookBack = Double(chunk) * Double(far) * keyValueBytes / max(last - first, 1e-9)
+    return Parts(
+      layerSeconds: near / layers, tokenSeconds: whole - near,
+      samplingSeconds: try samplingSeconds(),
+      contextBytesPerSecond: lookBack, promptContextBytesPerSecond: promptLookBack,
+      promptValueSeconds: max(
+        0, first - Double(chunk * chunk / 2) * keyValueBytes / promptLookBack)
+        / Double(chunk * shape.hiddenSize) / layers)
+  }
+}

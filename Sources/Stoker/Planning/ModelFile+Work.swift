@@ -1,0 +1,39 @@
+internal import Checkpoints
+internal import Models
+public import Placement
+internal import Tensors
+
+extension ModelFile {
+  /// What the model asks of a machine when it runs with `options`.
+  /// - Throws: `StokerError.option`, or an error that names the file that could not be opened.
+  public func work(_ options: ModelOptions = ModelOptions()) throws -> ModelWork {
+    let shape = try shape(options)
+    let headName = description.tiedOutput ? "token_embd.weight" : "output.weight"
+    var dense: [String: Int] = [:]
+    var head = ModelWork.Weights(type: "F32", bytes: 0)
+    for tensor in layout.denseTensors where tensor.shape.count > 1 {
+      if tensor.name == headName {
+        head = ModelWork.Weights(type: tensor.type.name, bytes: tensor.byteCount)
+      } else if tensor.name != "token_embd.weight" {
+        dense[tensor.type.name, default: 0] += tensor.byteCount
+      }
+    }
+    return ModelWork(
+      name: description.name, layers: description.layerCount, experts: description.expertCount,
+      topK: description.expertsPerToken, hiddenSize: description.hiddenSize,
+      vocabulary: description.vocabularySize,
+      dense: dense.sorted { $0.key < $1.key }.map { .init(type: $0.key, bytes: $0.value) },
+      head: head,
+      expertMatrices: layout.shapes.map { shape in
+        [
+          .init(type: shape.gateType.name, bytes: shape.gateByteCount),
+          .init(type: shape.upType.name, bytes: shape.upByteCount),
+          .init(type: shape.downType.name, bytes: shape.downByteCount),
+        ]
+      },
+      keyValueBytesPerPosition: KeyValueCache.byteCount(
+        layers: description.layerCount, heads: description.kvHeadCount,
+        dimension: description.headDimension, capacity: 1, type: shape.keyValueType),
+      chunkTokens: shape.tokenCapacity)
+  }
+}

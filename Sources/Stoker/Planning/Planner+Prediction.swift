@@ -1,0 +1,64 @@
+internal import Placement
+internal import Replay
+
+extension Planner {
+  /// What a simulation came to, in the words of a plan.
+  func prediction(
+    _ simulation: Simulation, prompt: CostModel.Prompt, choice: Plan.Choice, peakMemory: Int
+  ) -> Prediction {
+    let times = simulation.row.times!
+    let cost = CostModel(profile: profile, work: subject.work)
+    let tpot = times.tpotMeanSeconds
+    let stall = (simulation.row.stallShare ?? 0) * tpot
+    let experts = Double(subject.work.layers * subject.work.topK) * cost.expertSeconds(tokens: 1)
+    let dense =
+      cost.denseSeconds(tokens: 1)
+      + cost.productSeconds([subject.work.head], tokens: 1)
+    let context = cost.contextSeconds(positions: simulation.positions)
+    var bytes = simulation.row.bytesPerToken
+    if let account = simulation.row.prefetch, times.tokens > 0 {
+      bytes += (account.issuedBytes - account.neededBytes) / Double(times.tokens)
+    }
+    let steady = cost.steadyBytesPerSecond(choice.reads) ?? .infinity
+    let reading = bytes / steady
+    // Without the waiting, a token takes what its products and the rest take.
+    let computing = tpot - stall
+    let memoryFloor = Double(subject.work.tokenByteCount) / profile.memoryBytesPerSecond
+    let binding: Prediction.Binding =
+      stall > computing ? .drive : memoryFloor > 0.6 * computing ? .memory : .processor
+    return Prediction(
+      timeToFirstToken: prompt.seconds, tpotMean: tpot, tpotP95: times.tpotP95Seconds,
+      uncertainty: uncertainty(simulation, reading: stall / tpot, choice: choice),
+      hitRate: simulation.row.hitRate, bytesPerToken: bytes, stallSeconds: stall,
+      expertSeconds: experts, denseSeconds: dense, contextSeconds: context,
+      otherSeconds: max(0, computing - experts - dense - context), peakMemory: peakMemory,
+      binding: binding,
+      overlapBound: 1 / max(reading, computing))
+  }
+
+  /// How far off the hit rate may be without a trace: what the prior differs from real traces by.
+  private static let priorHitError = 0.1
+
+  /// The spreads of the machine's figures by their share of a token's time, and, without a trace, of what
+  /// so many points of hit rate would change.
+  private func uncertainty(
+    _ simulation: Simulation, reading: Double, choice: Plan.Choice
+  ) -> Double {
+    func mean(_ figures: [Figure]) -> Double {
+      figures.isEmpty ? 0 : figures.reduce(0) { $0 + $1.spread } / Double(figures.count)
+    }
+    let disk = mean(
+      profile.disk.filter { $0.kind == choice.reads && $0.blockBytes >= 128 << 10 }
+        .map(\.bytesPerSecond))
+    let products = mean(profile.products.filter { $0.tokens == 1 }.map(\.bytesPerSecond))
+    var sum = reading * disk * reading * disk + (1 - reading) * products * (1 - reading) * products
+    if !hasTrace, simulation.row.hitRate < 1 {
+      let misses = Double(subject.work.layers * subject.work.topK) * Self.priorHitError
+      let seconds =
+        misses * Double(subject.work.meanExpertByteCount) / simulation.hardware.readBytesPerSecond
+      let share = seconds / (simulation.row.times!.tpotMeanSeconds)
+      sum += share * share
+    }
+    return sum.squareRoot()
+  }
+}

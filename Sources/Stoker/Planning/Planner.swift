@@ -1,0 +1,257 @@
+internal import ExpertRuntime
+public import Placement
+internal import Replay
+internal import Residency
+public import Routing
+
+/// Finds how to run a model on a machine, and says what to expect.
+///
+/// Hits are not guessed from a curve: the policy that the runtime has is replayed over a trace of routing,
+/// in the slots that the budget makes, and every token is timed by the simulation of the disk's queue and
+/// the processor that `stoker replay` uses, with rates that `CostModel` takes from the machine's profile.
+public struct Planner {
+  /// What is planned for.
+  public struct Request: Sendable {
+    /// Bytes of host memory for everything.
+    public var memory: Int
+    /// Bytes of an accelerator's memory; nil: no accelerator.
+    public var deviceMemory: Int?
+    /// Tokens of the prompt, and tokens after it.
+    public var promptTokens: Int
+    public var tokens: Int
+    /// Ways to read that may be chosen.
+    public var reads: [ReadKind] = [.direct]
+    /// Whether experts may be read ahead; nil: if that is faster.
+    public var prefetch: Bool?
+
+    public init(memory: Int, promptTokens: Int = 128, tokens: Int = 256) {
+      self.memory = memory
+      self.promptTokens = promptTokens
+      self.tokens = tokens
+    }
+  }
+
+  public let subject: PlanSubject
+  public let profile: MachineProfile
+  private let cost: CostModel
+  private let trace: RoutingTrace?
+  private let prior: RoutingPrior
+  /// Whether a trace says how the model routes.
+  var hasTrace: Bool { trace != nil }
+  /// Tokens of a trace that are replayed at most: enough to know its hits, few enough to be quick.
+  private static let routedExpertLimit = 400_000
+
+  /// - Parameters:
+  ///   - profile: without `fault`.
+  ///   - trace: a trace of the model's routing; nil: `prior` stands for one.
+  /// - Throws: `StokerError.trace` if the trace is of another model; `TraceError`.
+  public init(
+    _ subject: PlanSubject, profile: MachineProfile, trace: TraceSource?,
+    prior: RoutingPrior = RoutingPrior()
+  ) throws {
+    self.subject = subject
+    self.profile = profile
+    self.prior = prior
+    cost = CostModel(profile: profile, work: subject.work)
+    guard let trace else {
+      self.trace = nil
+      return
+    }
+    let (its, own) = (trace.header.geometry, subject.work)
+    guard
+      its.layerCount == own.layers, its.expertCount == own.experts, its.topK == own.topK
+    else {
+      throw StokerError.trace(
+        reason: "it is of \(its.layerCount) layers of \(its.expertCount) experts, top-\(its.topK); "
+          + "the model has \(own.layers) of \(own.experts), top-\(own.topK)")
+    }
+    self.trace = try Self.beginning(of: trace)
+  }
+
+  /// The events of a trace up to so many routed experts, whole tokens.
+  private static func beginning(of source: TraceSource) throws -> RoutingTrace {
+    if let whole = source.resident, whole.accessCount <= routedExpertLimit { return whole }
+    struct Enough: Error {}
+    var result = RoutingTrace(header: source.header)
+    var event = TraceEvent()
+    do {
+      try source.forEachPart { part, _ in
+        for index in 0..<part.eventCount {
+          if part.layer(of: index) == 0, result.accessCount >= routedExpertLimit { throw Enough() }
+          part.read(index, into: &event)
+          result.append(event)
+        }
+      }
+    } catch is Enough {}
+    return result
+  }
+
+  /// The same planner for a machine with other figures, which have no `fault`.
+  public func replacing(_ profile: MachineProfile) throws -> Planner {
+    try Planner(subject, profile: profile, trace: trace.map(TraceSource.init), prior: prior)
+  }
+
+  /// The fastest plan.
+  /// - Throws: `RuntimeError.budgetTooSmall` naming the smallest budget if the budget is below it.
+  public func plan(_ request: Request) throws -> Plan {
+    let candidates = try choices(request).compactMap { try plan(request, $0) }
+    guard let best = candidates.max(by: { speed($0) < speed($1) }) else {
+      throw RuntimeError.budgetTooSmall(
+        budget: request.memory, minimum: subject.minimumBudget(readable(request)))
+    }
+    var chosen = best
+    chosen.alternatives = candidates.map {
+      Plan.Alternative(
+        choice: $0.choice, slots: $0.slots, tokensPerSecond: $0.prediction.tokensPerSecond)
+    }.sorted { $0.tokensPerSecond > $1.tokensPerSecond }
+    return chosen
+  }
+
+  private func speed(_ plan: Plan) -> Double { plan.prediction.tokensPerSecond }
+
+  /// The plan, with what a little more of memory or a faster drive would bring.
+  public func advisedPlan(_ request: Request) throws -> Plan {
+    var advised = try plan(request)
+    var more = request
+    more.memory += 1 << 30
+    var advice = [("1 GiB more memory", try plan(more))]
+    let faster = try replacing(profile.scalingDisk(by: 2))
+    advice.append(("a drive twice as fast", try faster.plan(request)))
+    advised.advice = advice.map {
+      Plan.Advice(change: $0.0, tokensPerSecond: $0.1.prediction.tokensPerSecond)
+    }
+    return advised
+  }
+
+  /// The ways to read that may be chosen and were measured: where a drive has no direct reads, buffered ones.
+  private func readable(_ request: Request) -> [ReadKind] {
+    let measured = profile.readKinds
+    let allowed = request.reads.filter(measured.contains)
+    return allowed.isEmpty ? [measured.contains(.buffered) ? .buffered : .direct] : allowed
+  }
+
+  private func choices(_ request: Request) -> [Plan.Choice] {
+    readable(request).flatMap { kind in
+      // Copying out of the page cache is work of the same processor: nothing is gained by doing it early.
+      (kind == .cached ? [false] : [false, true])
+        .filter { request.prefetch == nil || request.prefetch == $0 }
+        .map { Plan.Choice(reads: kind, prefetch: $0) }
+    }
+  }
+
+  /// The plan of one choice; nil if it does not fit.
+  private func plan(_ request: Request, _ choice: Plan.Choice) throws -> Plan? {
+    let needs = subject.needs(direct: choice.reads == .direct, prefetch: choice.prefetch)
+    guard request.memory >= needs.memory.minimumBudget,
+      let slots = slotPlan(needs, capacity: request.memory - needs.memory.fixed, choice)
+    else { return nil }
+    let all = subject.work.layers * subject.work.experts
+    let holdsAll = slots.slotCount == all
+    guard !choice.prefetch || slots.stagingCount > 0,
+      let simulation = try simulate(request, choice, needs, slots)
+    else { return nil }
+    let resident = Double(slots.slotCount) / Double(all)
+    guard
+      let prompt = cost.prompt(
+        tokens: max(1, request.promptTokens), reads: choice.reads, touched: simulation.touched,
+        resident: holdsAll ? 1 : resident, waveBytes: waveBytes(slots))
+    else { return nil }
+    let staged = slots.stagingCount * slots.classes.reduce(0) { $0 + $1.byteCount }
+    var plan = Plan(
+      model: subject.model, machine: profile.machine, measured: profile.date,
+      basis: trace.map { "trace of \($0.header.model): \($0.header.workload)" } ?? prior.summary,
+      memory: request.memory,
+      parts: [
+        .init(name: "process", bytes: needs.memory.process),
+        .init(name: "dense weights", bytes: needs.memory.denseWeights),
+        .init(name: "key-value cache", bytes: needs.memory.keyValueCache),
+        .init(name: "activations", bytes: needs.memory.activations),
+        .init(name: "expert slots", bytes: slots.byteCount - staged),
+        .init(name: "staging slots", bytes: staged),
+      ],
+      context: subject.context, promptTokens: request.promptTokens, tokens: request.tokens,
+      choice: choice, slots: slots.slotCount,
+      stagingSlots: slots.stagingCount * slots.classes.count,
+      threads: profile.machine.threads, chunkTokens: subject.work.chunkTokens,
+      waveBytes: waveBytes(slots), device: nil,
+      prediction: prediction(
+        simulation, prompt: prompt, choice: choice,
+        peakMemory: needs.memory.fixed + slots.byteCount),
+      alternatives: [])
+    try placeOnDevice(&plan, request, simulation)
+    return plan
+  }
+
+  private func waveBytes(_ slots: SlotPlan) -> Int {
+    slots.streamWindow / 2 * (slots.classes.last?.byteCount ?? 0)
+  }
+
+  private func slotPlan(
+    _ needs: PlanSubject.Needs, capacity: Int, _ choice: Plan.Choice
+  ) -> SlotPlan? {
+    let usable = capacity >= needs.memory.allSlots ? nil : max(0, capacity) / 4096 * 4096
+    let plan = SlotPlan(
+      expertByteCounts: needs.slotByteCounts, expertsPerLayer: subject.work.experts,
+      topK: subject.work.topK, capacity: usable)
+    guard choice.prefetch else { return plan }
+    return plan?.withStaging(
+      expertByteCounts: needs.slotByteCounts, expertsPerLayer: subject.work.experts,
+      topK: subject.work.topK)
+  }
+
+  /// What a replay in simulated time came to.
+  struct Simulation {
+    var row: ReplayRow
+    var hardware: HardwareProfile
+    /// The positions that a token looks back on, at the mean.
+    var positions: Double
+    /// The experts of a mean layer that so many tokens touch together.
+    var touched: (Int) -> Double
+    /// The routing that was replayed, and the probability that a token uses each expert of each layer,
+    /// [layers * experts].
+    var routing: RoutingTrace
+    var useShares: [Double]
+  }
+
+  private func simulate(
+    _ request: Request, _ choice: Plan.Choice, _ needs: PlanSubject.Needs, _ slots: SlotPlan
+  ) throws -> Simulation? {
+    let positions = Double(request.promptTokens) + Double(request.tokens) / 2
+    guard
+      let hardware = cost.hardware(
+        reads: choice.reads, positions: positions, predicts: choice.prefetch)
+    else { return nil }
+    var routing = trace ?? priorTrace(request, predicting: choice.prefetch)
+    if choice.prefetch, routing.header.predictionDistances.isEmpty {
+      routing = routing.predicting(recall: subject.recall)
+    }
+    routing.setSizes(
+      expertByteCounts: subject.work.expertByteCounts, slotByteCounts: needs.slotByteCounts)
+    var options = ReplayOptions()
+    options.policies = [.nextUse]
+    options.capacities = [.bytes(slots.capacity)]
+    options.hardware = hardware
+    options.showsGap = false
+    if choice.prefetch { options.predictor = .recorded }
+    let row = try Comparison(routing, name: subject.work.name, options: options).rows()[0]
+    guard row.times != nil else { return nil }
+    let unions = TouchedExperts(routing)
+    return Simulation(
+      row: row, hardware: hardware, positions: positions, touched: { unions.count(tokens: $0) },
+      routing: routing, useShares: TouchedExperts(routing, onlyPrompts: false).shares)
+  }
+
+  private func priorTrace(_ request: Request, predicting: Bool) -> RoutingTrace {
+    let header = TraceHeader(
+      model: subject.work.name,
+      geometry: RoutingGeometry(
+        expertCount: subject.work.experts, topK: subject.work.topK,
+        expertByteCounts: subject.work.expertByteCounts),
+      hasWeights: false, predictionDistances: predicting ? subject.recall.keys.sorted() : [])
+    let perToken = subject.work.layers * subject.work.topK
+    let tokens = max(8, min(request.tokens, Self.routedExpertLimit / 4 / perToken))
+    return prior.trace(
+      header, promptTokens: min(request.promptTokens, tokens), chunk: subject.work.chunkTokens,
+      tokens: tokens, recall: subject.recall)
+  }
+}

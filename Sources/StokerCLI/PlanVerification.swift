@@ -1,0 +1,132 @@
+import ArgumentParser
+import Placement
+import Stoker
+
+/// `stoker plan --verify`: runs what is planned, and puts both side by side.
+struct PlanVerification {
+  let modelPath: String
+  let request: PlanArguments
+
+  /// What was predicted, or measured.
+  struct Figures: Encodable {
+    var timeToFirstToken: Double
+    var tpotMean: Double
+    var tokensPerSecond: Double
+    var hitRate: Double
+    var bytesPerToken: Double
+
+    init(_ prediction: Prediction) {
+      timeToFirstToken = prediction.timeToFirstToken
+      tpotMean = prediction.tpotMean
+      tokensPerSecond = prediction.tokensPerSecond
+      hitRate = prediction.hitRate
+      bytesPerToken = prediction.bytesPerToken
+    }
+
+    init(_ statistics: RunStatistics) {
+      timeToFirstToken = statistics.timeToFirstToken ?? 0
+      tpotMean = statistics.meanDecodeSeconds ?? 0
+      tokensPerSecond = statistics.tokensPerSecond ?? 0
+      hitRate = statistics.experts.decode.hitRate ?? 1
+      bytesPerToken = statistics.readBytesPerToken ?? 0
+    }
+  }
+
+  /// A budget, as it was predicted and as it was.
+  struct Row: Encodable {
+    let memory: Int
+    let slots: Int
+    let experts: Int
+    let choice: Plan.Choice
+    /// From the profile as it was measured once.
+    let blind: Figures
+    /// With the drive and the processor as they were around the run.
+    let probed: Figures
+    let measured: Figures
+    let probe: MachineProbe
+  }
+
+  func rows() throws -> [Row] {
+    let file = try ModelFile(path: modelPath)
+    let planner = try request.planner(modelPath: modelPath)
+    let memories = request.memories.isEmpty ? [nil] : request.memories.map { Optional($0) }
+    var rows: [Row] = []
+    for memory in memories {
+      rows.append(try row(file, planner, try request.plannerRequest(planner, memory: memory)))
+      if Interrupt.isRequested { throw ExitCode(130) }
+    }
+    return rows
+  }
+
+  private func row(
+    _ file: ModelFile, _ planner: Planner, _ wanted: Planner.Request
+  ) throws -> Row {
+    let plan = try planner.plan(wanted)
+    var options = request.running.options(context: plan.context)
+    options.obey(plan)
+    if plan.choice.reads == .cached { try fillPageCache(with: file) }
+    let before = try file.probe(planner.profile, reads: plan.choice.reads, options: options)
+    let model = try loadModel(file, options)
+    let generation = try model.generate(
+      GenerationRequest(
+        prompt: Self.prompt(file, count: request.promptTokens), maxTokens: request.maxTokens,
+        ignoresEnd: true),
+      isCancelled: { Interrupt.isRequested })
+    if generation.statistics.cancelled { throw ExitCode(130) }
+    let after = try file.probe(planner.profile, reads: plan.choice.reads, options: options)
+    let probe = MachineProbe.mean(before, after)
+    var same = wanted
+    same.reads = [plan.choice.reads]
+    same.prefetch = plan.choice.prefetch
+    let probed = try planner.replacing(probe.applied(to: planner.profile)).plan(same)
+    return Row(
+      memory: wanted.memory, slots: plan.slots, experts: plan.model.layers * plan.model.experts,
+      choice: plan.choice, blind: Figures(plan.prediction), probed: Figures(probed.prediction),
+      measured: Figures(generation.statistics), probe: probe)
+  }
+
+  private func fillPageCache(with file: ModelFile) throws {
+    var progress = ProgressLine("filling the page cache")
+    defer { progress.clear() }
+    try file.fillPageCache { done, total in
+      progress.draw(done: done, of: total, detail: formatBytes(done))
+      if Interrupt.isRequested { throw ExitCode(130) }
+    }
+  }
+
+  /// Text of so many tokens.
+  private static func prompt(_ file: ModelFile, count: Int) -> [Int32] {
+    let text =
+      "The old harbour lay quiet in the morning light. Boats came in one by one, and the men on the "
+      + "quay talked about the weather, the price of fish and the war that was over at last. "
+    var tokens: [Int32] = []
+    while tokens.count < count { tokens += file.tokenizer.encodePrompt(text) }
+    return Array(tokens.prefix(count))
+  }
+
+  static func table(_ rows: [Row]) -> String {
+    func error(_ predicted: Double, _ measured: Double) -> String {
+      measured > 0 ? signedPercent(predicted / measured - 1) : "-"
+    }
+    return formatTable(
+      [
+        "memory", "slots", "reads", "tokens/s", "blind", "error", "probed", "error", "TPOT",
+        "probed",
+        "first token", "probed", "error", "hits", "predicted", "per token", "predicted",
+      ],
+      rows.map { row in
+        let (m, b, p) = (row.measured, row.blind, row.probed)
+        return [
+          formatBytes(row.memory), "\(row.slots)/\(row.experts)",
+          row.choice.reads.rawValue + (row.choice.prefetch ? ", ahead" : ""),
+          formatFixed(m.tokensPerSecond, digits: 2), formatFixed(b.tokensPerSecond, digits: 2),
+          error(b.tokensPerSecond, m.tokensPerSecond), formatFixed(p.tokensPerSecond, digits: 2),
+          error(p.tokensPerSecond, m.tokensPerSecond), milliseconds(m.tpotMean),
+          milliseconds(p.tpotMean), "\(formatFixed(m.timeToFirstToken, digits: 2)) s",
+          "\(formatFixed(p.timeToFirstToken, digits: 2)) s",
+          error(p.timeToFirstToken, m.timeToFirstToken), percent(m.hitRate), percent(p.hitRate),
+          formatBytes(Int(m.bytesPerToken)), formatBytes(Int(p.bytesPerToken)),
+        ]
+      })
+  }
+}

@@ -1,0 +1,142 @@
+import Foundation
+import FoundationXML
+import Testing
+
+/// `stoker calibrate`, `stoker plan` and `stoker run --plan`.
+@Suite struct PlanCommandTests {
+  /// The part of a plan that the tests look at.
+  private struct Plan: Decodable {
+    struct Prediction: Decodable {
+      let tokensPerSecond: Double
+      let hitRate: Double
+      let peakMemory: Int
+    }
+    let slots: Int
+    let memory: Int
+    let prediction: Prediction
+  }
+
+  private struct SweepRow: Decodable {
+    let value: Double
+    let plan: Plan
+  }
+
+  private struct VerificationRow: Decodable {
+    struct Figures: Decodable {
+      let tokensPerSecond: Double
+      let hitRate: Double
+    }
+    let memory: Int
+    let slots: Int
+    let blind: Figures
+    let probed: Figures
+    let measured: Figures
+  }
+
+  @Test func aMeasuredMachinePlansRunsAndScoresItself() throws {
+    let scratch = try ScratchDirectory()
+    let cache = ["XDG_CACHE_HOME": scratch.path(of: "cache")]
+    func stoker(_ arguments: [String]) throws -> StokerProcess.Outcome {
+      try StokerProcess.run(arguments, environment: cache)
+    }
+    let measured = try stoker(["calibrate", "--trial", "--directory", scratch.path(of: "")])
+    try #require(measured.exit == .code(0), "\(measured.errors)")
+    #expect(measured.output.contains("products: bytes of weights/s"))
+    #expect(measured.errors.contains("cache/stoker/machine.json"))
+
+    let trace = scratch.path(of: "routing.moetrace")
+    let run = ["run", Samples.demo, "--prompt", "The sea", "--ignore-end"]
+    let recorded = try stoker(run + ["--memory", "66MiB", "--max-tokens", "48", "--record", trace])
+    try #require(recorded.exit == .code(0), "\(recorded.errors)")
+    #expect(recorded.errors.contains("tokens/s predicted"), "\(recorded.errors)")
+    #expect(recorded.errors.contains("measured"))
+
+    let (plan, page) = (scratch.path(of: "plan.json"), scratch.path(of: "plan.html"))
+    let planned = try stoker([
+      "plan", Samples.demo, "--memory", "60MiB", "--trace", trace, "--max-tokens", "48",
+      "--context",
+      "200", "--output", plan, "--prefetch", "off",
+    ])
+    try #require(planned.exit == .code(0), "\(planned.errors)")
+    for word in ["what binds", "1 GiB more memory", "a drive twice as fast", "first token after"] {
+      #expect(planned.output.contains(word), "\(word): \(planned.output)")
+    }
+    let obeyed = try stoker(run + ["--plan", plan, "--max-tokens", "32", "--json"])
+    let report: RunReport = try obeyed.json()
+    let content = try JSONSerialization.jsonObject(
+      with: Data(contentsOf: URL(fileURLWithPath: plan)))
+    #expect((content as? [String: Any])?["slots"] as? Int == report.account.configuration.slots)
+    #expect(report.account.memoryBudget == 60 << 20)
+
+    let sweep: [SweepRow] = try stoker([
+      "plan", Samples.demo, "--sweep", "memory", "--html", page, "--json",
+    ]).json()
+    #expect(sweep.count == 13)
+    #expect(sweep.map(\.value) == sweep.map(\.value).sorted())
+    #expect(sweep.last?.plan.prediction.hitRate == 1)
+    let html = try String(contentsOfFile: page, encoding: .utf8)
+    #expect(html.hasPrefix("<!DOCTYPE html>") && html.contains("Tokens per second"))
+    #expect(XMLParser(data: Data(html.dropFirst("<!DOCTYPE html>".count).utf8)).parse())
+    for kind in ["disk", "context"] {
+      let table = try stoker(["plan", Samples.demo, "--sweep", kind, "--memory", "64MiB"])
+      #expect(table.exit == .code(0), "\(table.errors)")
+    }
+
+    let rows: [VerificationRow] = try stoker([
+      "plan", Samples.demo, "--memory", "60MiB,90MiB", "--verify", "--max-tokens", "32",
+      "--prompt-tokens", "16", "--json",
+    ]).json()
+    #expect(rows.map(\.memory) == [60 << 20, 90 << 20])
+    for row in rows {
+      for figures in [row.blind, row.probed, row.measured] { #expect(figures.tokensPerSecond > 0) }
+    }
+    #expect(rows[1].measured.hitRate == 1 && rows[1].blind.hitRate == 1)
+
+    let compared = try stoker(["plan", "--compare", plan, plan])
+    #expect(compared.exit == .code(0) && compared.output.contains("experts that fit"))
+    let other = try stoker(["run", Samples.tinyOLMoE, "--plan", plan, "--token-ids", "1"])
+    #expect(other.exit != .code(0) && other.errors.contains("cannot be obeyed"), "\(other.errors)")
+  }
+
+  @Test func aMachineByItsDatasheetAndAModelByItsNumbers() throws {
+    let outcome = try StokerProcess.run([
+      "plan", "--shape", "qwen3-30b-a3b", "--memory", "8GiB", "--hardware", "desktop-rtx4060",
+      "--device-memory", "6GiB", "--json",
+    ])
+    let plan: Plan = try outcome.json()
+    #expect(plan.prediction.peakMemory <= 8 << 30 && plan.prediction.tokensPerSecond > 1)
+    let scratch = try ScratchDirectory()
+    let shape = scratch.path(of: "shape.json")
+    try """
+    {"name": "mine", "layers": 4, "hidden_size": 512, "heads": 8, "key_value_heads": 2,
+     "head_dimension": 64, "experts": 16, "experts_per_token": 2,
+     "expert_feed_forward_size": 256, "vocabulary": 1000, "type": "Q8_0"}
+    """.write(toFile: shape, atomically: true, encoding: .utf8)
+    let mine: Plan = try StokerProcess.run([
+      "plan", "--shape", shape, "--hardware", "laptop", "--json",
+    ]).json()
+    #expect(mine.slots == 64)
+  }
+
+  @Test(
+    arguments: [
+      (["plan"], "Give one of a model"),
+      (["plan", "--shape", "nothing", "--hardware", "laptop"], "There is no --shape 'nothing'"),
+      (["plan", "--shape", "tiny", "--hardware", "abacus"], "There is no --hardware 'abacus'"),
+      (["plan", Samples.demo, "--hardware", "laptop", "--memory", "1MiB"], "the minimum is"),
+      (["plan", "--shape", "tiny", "--memory", "1GiB,2GiB"], "need --verify"),
+      (["plan", "--shape", "tiny", "--profile", "/nothing.json"], "/nothing.json"),
+      (["plan", "--compare", Samples.demo], "no plan"),
+      (["calibrate", "--directory", "/nothing"], "there is no such folder"),
+      (["run", Samples.demo, "--prompt", "x", "--plan", "/nothing.json"], "/nothing.json"),
+      (
+        ["run", Samples.demo, "--prompt", "x", "--plan", "a.json", "--memory", "1GiB"],
+        "--plan says what"
+      ),
+    ])
+  func whatIsWrongIsNamed(arguments: [String], reason: String) throws {
+    let outcome = try StokerProcess.run(arguments)
+    #expect(outcome.exit != .code(0))
+    #expect(outcome.errors.contains(reason), "\(outcome.errors)")
+  }
+}

@@ -1,0 +1,48 @@
+import FoundationEssentials
+import Placement
+import Testing
+
+@testable import Stoker
+
+@Suite struct CalibrationTests {
+  @Test func aTrialIsAPossibleProfileAndLeavesNoFile() throws {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    var shares: [Double] = []
+    let profile = try Calibration(folder: folder.path, effort: .trial).run(
+      progress: { share, step in
+        shares.append(share)
+        #expect(!step.isEmpty)
+      })
+    #expect(profile.fault == nil)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).isEmpty)
+    #expect(shares.allSatisfy { (0...1).contains($0) } && shares == shares.sorted())
+    #expect(profile.machine.threads == Machine.processorCount && !profile.isNominal)
+    #expect(profile.readKinds.contains(.cached))
+    #expect(Set(profile.products.map(\.type)).isSuperset(of: ["Q4_0", "Q8_0", "F32"]))
+    #expect((0.01...1).contains(profile.contention.readShare.value))
+    // As JSON it is the same again.
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    #expect(
+      try decoder.decode(MachineProfile.self, from: encoder.encode(profile)).disk.count
+        == profile.disk.count)
+  }
+
+  @Test func itEndsOnRequestAndRefusesWhatIsNoFolder() throws {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    #expect(throws: StokerError.cancelled) {
+      _ = try Calibration(folder: folder.path, effort: .trial).run(isCancelled: { true })
+    }
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).isEmpty)
+    let error = #expect(throws: StokerError.self) {
+      _ = try Calibration(folder: folder.path + "/none")
+    }
+    #expect("\(error!)".contains("there is no such folder"))
+  }
+}
