@@ -42,6 +42,15 @@ package final class Arena: @unchecked Sendable {
 
   deinit { munmap(mapping, mappingByteCount) }
 
+  /// Gives the memory of the whole pages within `count` bytes from `offset` on back to the system; they are
+  /// zero when they are touched again. No engine may have the arena registered.
+  package func release(offset: Int, count: Int) {
+    let bytes = region(offset: offset, count: count)
+    let first = (offset + 4095) / 4096 * 4096
+    let end = (offset + bytes.count) / 4096 * 4096
+    if end > first { madvise(base + first, end - first, MADV_DONTNEED) }
+  }
+
   /// `count` bytes from `offset` on.
   package func region(offset: Int, count: Int) -> UnsafeMutableRawBufferPointer {
     precondition(

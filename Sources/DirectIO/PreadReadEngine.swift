@@ -50,6 +50,11 @@ final class PreadReadEngine: ReadEngine {
     outstandingCount += 1
   }
 
+  /// Its reads go wherever they are told to.
+  func replaceArenas(_ arenas: [Arena]) {
+    precondition(outstandingCount == 0, "arenas are replaced under reads")
+  }
+
   func submit() { shared.wakeReaders() }
 
   func promote(tag: UInt64) -> Bool { shared.promote(tag: tag) }

@@ -78,6 +78,8 @@ package protocol ReadEngine: AnyObject {
   func cancel(tag: UInt64) -> Bool
   /// Calls `body` with every read that has ended, and submits queued reads into the room they left.
   func poll(_ body: (ReadCompletion) -> Void)
+  /// Lets go of the arenas it was made with and registers others. Nothing may be outstanding.
+  func replaceArenas(_ arenas: [Arena])
   /// Sleeps until a read has ended; returns at once if none is outstanding.
   func wait()
 }

@@ -17,7 +17,7 @@ final class UringReadEngine: ReadEngine {
   private let ring: UnsafeMutablePointer<io_uring>
   private let files: [DataFile]
   /// Kept because the kernel holds their pages while they are registered.
-  private let arenas: [Arena]
+  private var arenas: [Arena]
   /// The registered buffer each arena begins with.
   private var firstBuffers: [Int] = []
   private let flights: UnsafeMutablePointer<Progress>
@@ -92,6 +92,18 @@ final class UringReadEngine: ReadEngine {
       let hint = code == -ENOMEM ? ", the limit on locked memory is too low (ulimit -l)" : ""
       fallbacks.append("expert slots are not registered with io_uring: \(text(-code))\(hint)")
     }
+  }
+
+  func replaceArenas(_ arenas: [Arena]) {
+    precondition(outstandingCount == 0, "arenas are replaced under reads")
+    if registeredBuffers { io_uring_unregister_buffers(ring) }
+    registeredBuffers = false
+    firstBuffers = []
+    self.arenas = arenas
+    // What was refused once is not told again.
+    let told = fallbacks
+    registerBuffers()
+    fallbacks = told
   }
 
   // MARK: - Reading

@@ -256,6 +256,15 @@ extension ExpertRuntime {
     residents.discard(expert)
   }
 
+  /// Waits for every read under way, and forgets what was read ahead or to fill free slots.
+  func giveUpReads() {
+    awaitReads()
+    for layer in 0..<layerCount {
+      for expert in staged(layer: layer) { drop(expert, from: residents.stagedSlot(of: expert)!) }
+    }
+    filledMatrices = 0
+  }
+
   /// The bytes read for a set of the matrices of `expert`.
   func byteCount(of expert: Int32, _ set: UInt8) -> Int {
     let (layer, number) = (Int(expert) / expertCount, Int(expert) % expertCount)

@@ -25,7 +25,7 @@ public final class ExpertRuntime {
   /// The most tokens one call may carry.
   public let tokenCapacity: Int
   /// The division of the slot memory.
-  package let slotPlan: SlotPlan
+  package private(set) var slotPlan: SlotPlan
 
   let layout: ExpertLayout
   package let geometry: ExpertGeometry
@@ -79,8 +79,8 @@ public final class ExpertRuntime {
   /// When it was first waited for the disk in that layer; 0: not yet.
   var stallStart: UInt64 = 0
   var firstFailure: ReadFailure?
-  let slotMemory: Arena
-  private let slotOffsets: [Int]
+  private(set) var slotMemory: Arena
+  private var slotOffsets: [Int]
   private let scratch: Arena
 
   /// The shape of the scratch memory; see `scratchByteCount`.
@@ -145,32 +145,73 @@ public final class ExpertRuntime {
       model: "", routers: "", layerCount: layout.layerCount, expertCount: layout.expertCount)
     planner = PrefetchPlanner(geometry: shape, parameters: prefetch)
     missed.reserveCapacity(layout.expertCount)
-    var offsets: [Int] = []
-    var end = 0
-    for slotClass in plan.classes {
-      for _ in 0..<slotClass.slotCount {
-        offsets.append(end)
-        end += slotClass.byteCount
-      }
-    }
-    for slotClass in plan.classes {
-      for _ in 0..<plan.stagingCount {
-        offsets.append(end)
-        end += slotClass.byteCount
-      }
-    }
-    precondition(end <= slotMemory.byteCount, "slot memory is smaller than the plan")
-    slotOffsets = offsets
+    slotOffsets = Self.offsets(plan)
+    precondition(plan.byteCount <= slotMemory.byteCount, "slot memory is smaller than the plan")
     var cursor = ScratchCursor(scratch.region(offset: 0, count: scratch.byteCount))
     buffers = Self.makeBuffers(
       layout: layout, topK: topK, tokenCapacity: tokenCapacity, kernels: kernels, cursor: &cursor)
     buffers.bind(hidden: layout.hiddenSize, feedForward: layout.feedForwardSize)
     batch = ProductBatch(kernels: kernels, pool: pool, capacity: layout.expertCount)
     tasks = Array(repeating: ExpertTask(), count: layout.expertCount)
-    contents = Array(repeating: SlotContent(), count: offsets.count)
+    contents = Array(repeating: SlotContent(), count: slotOffsets.count)
   }
 
   deinit { engine.drain() }
+
+  /// Where each slot begins, those for staging last, [slots].
+  private static func offsets(_ plan: SlotPlan) -> [Int] {
+    var offsets: [Int] = []
+    var end = 0
+    func append(_ count: Int, _ byteCount: Int) {
+      for _ in 0..<count {
+        offsets.append(end)
+        end += byteCount
+      }
+    }
+    for slotClass in plan.classes { append(slotClass.slotCount, slotClass.byteCount) }
+    for slotClass in plan.classes { append(plan.stagingCount, slotClass.byteCount) }
+    return offsets
+  }
+
+  /// Goes over to other slots, between two layers: residents that fit stay, the policy's choice of the others
+  /// goes. What is under way is waited for, what was read ahead is given up.
+  ///
+  /// Memory is given back slot by slot as it is copied, so that both arenas together take little more than
+  /// the larger one does.
+  ///
+  /// - Parameters:
+  ///   - plan: a division for the same experts.
+  ///   - memory: at least `plan.byteCount` bytes, not touched yet.
+  package func resize(to plan: SlotPlan, memory: Arena) {
+    precondition(plan.byteCount <= memory.byteCount, "slot memory is smaller than the plan")
+    giveUpReads()
+    engine.replaceArenas([])
+    let moves = residents.resize(to: plan)
+    let old = (memory: slotMemory, offsets: slotOffsets, contents: contents)
+    let sizes = slotByteCounts
+    let kept = Set(moves.map(\.from))
+    for slot in old.offsets.indices where !kept.contains(slot) {
+      old.memory.release(offset: old.offsets[slot], count: sizes[slot])
+    }
+    slotPlan = plan
+    slotMemory = memory
+    slotOffsets = Self.offsets(plan)
+    contents = Array(repeating: SlotContent(), count: slotOffsets.count)
+    for move in moves {
+      let byteCount = sizes[move.from]
+      (memory.base + slotOffsets[move.to]).copyMemory(
+        from: old.memory.base + old.offsets[move.from], byteCount: byteCount)
+      old.memory.release(offset: old.offsets[move.from], count: byteCount)
+      contents[move.to] = old.contents[move.from]
+    }
+    engine.replaceArenas([memory])
+  }
+
+  /// The bytes of each slot, [slots].
+  private var slotByteCounts: [Int] {
+    slotPlan.classes.flatMap { Array(repeating: $0.byteCount, count: $0.slotCount) }
+      + slotPlan.classes.flatMap { Array(repeating: $0.byteCount, count: slotPlan.stagingCount) }
+  }
 
   /// Experts of a token.
   public var topK: Int { buffers.topK }

@@ -12,7 +12,7 @@ public final class MemoryLedger {
   }
 
   /// The bytes that may be entered in all.
-  public let budget: Int
+  public private(set) var budget: Int
   /// What has been entered, in order.
   public private(set) var entries: [Entry] = []
 
@@ -32,6 +32,26 @@ public final class MemoryLedger {
     }
     entries.append(Entry(name: name, byteCount: byteCount))
   }
+
+  /// Makes the budget `budget` bytes and gives the entry `name` so many, whichever of both is first to
+  /// allow it.
+  /// - Throws: `RuntimeError.overBudget` if the entries do not fit; nothing is changed then.
+  package func resize(
+    budget: Int, _ name: String, byteCount: Int
+  ) throws(RuntimeError) {
+    guard let index = entries.firstIndex(where: { $0.name == name }) else {
+      preconditionFailure("no entry '\(name)'")
+    }
+    let others = self.byteCount - entries[index].byteCount
+    guard byteCount <= budget - others else {
+      throw .overBudget(name: name, needed: byteCount, available: budget - others)
+    }
+    self.budget = budget
+    entries[index] = Entry(name: name, byteCount: byteCount)
+  }
+
+  /// Takes out the entries of those names: what they stood for is gone.
+  package func remove(_ names: [String]) { entries.removeAll { names.contains($0.name) } }
 
   /// Allocates and enters an arena.
   /// - Throws: `RuntimeError.overBudget` if it does not fit, `.memory` if the system refuses it.

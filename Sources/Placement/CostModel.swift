@@ -21,7 +21,7 @@ public struct CostModel: Sendable {
   public let profile: MachineProfile
   public let work: ModelWork
   /// Whether the weights that a token uses stay in the processor's cache from token to token.
-  private let isCached: Bool
+  public let isCached: Bool
 
   /// - Parameter profile: without `fault`.
   public init(profile: MachineProfile, work: ModelWork) {
@@ -201,6 +201,13 @@ public struct CostModel: Sendable {
 
   /// Bytes per second that the drive gives at most, for the bound in which all overlaps.
   public func steadyBytesPerSecond(_ kind: ReadKind) -> Double? { streamBytesPerSecond(kind) }
+
+  /// The same as it was measured, with nothing computed meanwhile.
+  public func measuredSteadyBytesPerSecond(_ kind: ReadKind) -> Double? {
+    streamBytesPerSecond(kind).map {
+      kind == .cached ? $0 : $0 / min(1, profile.contention.readShare.value)
+    }
+  }
 
   /// Tokens from which on fetching an expert over a device's link and multiplying there beats the
   /// processor: the smallest n with T_cpu(n) > T_link + T_device(n) (Fiddler, arXiv 2402.07033); nil if

@@ -195,6 +195,8 @@ public struct Prediction: Hashable, Sendable, Codable {
   /// Of a token's seconds: waiting for reads, products of experts, the other matrices, looking back,
   /// everything besides.
   public var stallSeconds: Double
+  /// Seconds in which reads are under way, hidden or not.
+  public var readSeconds: Double
   public var expertSeconds: Double
   public var denseSeconds: Double
   public var contextSeconds: Double
@@ -207,8 +209,9 @@ public struct Prediction: Hashable, Sendable, Codable {
 
   public init(
     timeToFirstToken: Double, tpotMean: Double, tpotP95: Double, uncertainty: Double,
-    hitRate: Double, bytesPerToken: Double, stallSeconds: Double, expertSeconds: Double,
-    denseSeconds: Double, contextSeconds: Double, otherSeconds: Double, peakMemory: Int,
+    hitRate: Double, bytesPerToken: Double, stallSeconds: Double, readSeconds: Double,
+    expertSeconds: Double, denseSeconds: Double, contextSeconds: Double, otherSeconds: Double,
+    peakMemory: Int,
     binding: Binding, overlapBound: Double
   ) {
     self.timeToFirstToken = timeToFirstToken
@@ -219,6 +222,7 @@ public struct Prediction: Hashable, Sendable, Codable {
     self.hitRate = hitRate
     self.bytesPerToken = bytesPerToken
     self.stallSeconds = stallSeconds
+    self.readSeconds = readSeconds
     self.expertSeconds = expertSeconds
     self.denseSeconds = denseSeconds
     self.contextSeconds = contextSeconds

@@ -1,3 +1,5 @@
+public import Routing
+
 /// Decides which expert goes when room is needed.
 ///
 /// Events are atomic (arXiv 2608.07911): what is resident is settled when an event begins; the policy
@@ -19,12 +21,18 @@ public protocol EvictionPolicy: Sendable {
   mutating func admit(
     _ expert: Int32, layer: Int, pass: Int, residents: borrowing ResidentTable)
 
+  /// Takes note that residents may take `capacity` bytes from now on.
+  mutating func resize(geometry: RoutingGeometry, capacity: Int)
+
   /// Chooses the resident that goes and forgets that it was one; nil if none may go.
   mutating func takeVictim(residents: borrowing ResidentTable) -> Int32?
 }
 
 extension EvictionPolicy {
   public var mayBypass: Bool { false }
+
+  /// Most policies only rank.
+  public mutating func resize(geometry: RoutingGeometry, capacity: Int) {}
 
   /// A stream says nothing of what will be needed but by what it admits.
   public mutating func observeStream(

@@ -14,6 +14,13 @@ public struct ServedEvent: Hashable, Sendable {
   public var isStream = false
 }
 
+/// A resident that goes from one slot to another, of another plan.
+public struct SlotMove: Hashable, Sendable {
+  public let expert: Int32
+  public let from: Int
+  public let to: Int
+}
+
 /// Experts in memory under a policy, event by event: a state machine without clock, I/O or threads.
 ///
 /// The live runtime and the replay of traces both ask it; the runtime carries out what it decides. All
@@ -119,6 +126,31 @@ public struct ResidentSet: Sendable {
     slots?.take(for: expert)
     policy.admit(expert, layer: layer, pass: pass, residents: table)
     return true
+  }
+
+  /// Goes over to the slots of `plan`, another division for the same experts: evicts what does not fit any
+  /// more, and gives every other resident a slot. Nothing may be staged.
+  ///
+  /// - Returns: what stays, and from which slot to which.
+  public mutating func resize(to plan: SlotPlan) -> [SlotMove] {
+    let geometry = table.geometry
+    table.resize(capacities: plan.classes.map(\.slotCount))
+    for index in plan.classes.indices {
+      table.beginEvent(layer: plan.classOfLayer.firstIndex(of: index)!)
+      while table.isOverfull, let victim = takeVictim() { remove(victim) }
+    }
+    var moved = SlotTable(plan: plan, geometry: geometry)
+    var moves: [SlotMove] = []
+    for layer in 0..<geometry.layerCount {
+      for expert in table.experts(ofLayer: layer).lazy.map(Int32.init) where table.contains(expert)
+      {
+        moved.take(for: expert)
+        moves.append(SlotMove(expert: expert, from: slot(of: expert), to: moved.slot(of: expert)))
+      }
+    }
+    slots = moved
+    policy.resize(geometry: geometry, capacity: plan.meanCapacity(of: geometry))
+    return moves
   }
 
   /// The slot that `expert`, one of the latest event's or a resident, is in or is to be read into.

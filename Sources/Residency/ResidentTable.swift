@@ -24,7 +24,7 @@ public struct ResidentTable: Sendable {
   private let sizeOfLayer: [Int]
 
   private struct Pool: Sendable {
-    let capacity: Int
+    var capacity: Int
     var occupied = 0
   }
 
@@ -98,6 +98,12 @@ public struct ResidentTable: Sendable {
     pool = next
     occupied = pools[Int(next)].occupied
     capacity = pools[Int(next)].capacity
+  }
+
+  /// Gives each pool other room; the residents stay, even if they are too many.
+  mutating func resize(capacities: [Int]) {
+    for index in pools.indices { pools[index].capacity = capacities[index] }
+    capacity = capacities[Int(pool)]
   }
 
   /// Marks `expert` as needed by the event; returns whether it is resident.

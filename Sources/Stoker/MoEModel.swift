@@ -17,7 +17,7 @@ public final class MoEModel {
   /// Every large allocation, and the budget.
   public let ledger: MemoryLedger
   /// How it runs: engine, kernels, threads, and what had to be done without.
-  public let configuration: RunConfiguration
+  public private(set) var configuration: RunConfiguration
   /// Records the routing of every generation; nil records nothing.
   public var recorder: RoutingRecorder? {
     didSet {
@@ -44,6 +44,10 @@ public final class MoEModel {
   package let transformer: MoETransformer
   let pool: WorkerPool
   private let engine: any ReadEngine
+  /// Those it was made with.
+  let options: ModelOptions
+  /// What the process itself is counted with, in bytes.
+  let processByteCount: Int
 
   /// Reads the dense weights, and every expert where all fit the budget.
   ///
@@ -59,6 +63,8 @@ public final class MoEModel {
     self.file = file
     let shape = try file.shape(options)
     let requirements = shape.requirements(process: file.processByteCount(options))
+    self.options = options
+    processByteCount = requirements.process
     let wanted = options.memory ?? min(Machine.defaultMemoryBudget, requirements.fullBudget)
     let tooSmall = RuntimeError.budgetTooSmall(
       budget: wanted, minimum: requirements.minimumBudget)
@@ -71,7 +77,7 @@ public final class MoEModel {
       topK: shape.description.expertsPerToken, capacity: wanted - requirements.fixed,
       staging: options.prefetch != .off)
     guard let plan else { throw tooSmall }
-    let slots = try ledger.allocate("expert slots", byteCount: plan.byteCount)
+    let slots = try ledger.allocate(Self.slotEntry, byteCount: plan.byteCount)
     engine = try ExpertRuntime.makeEngine(
       options.io, files: shape.files, slots: slots, expertCount: shape.layout.expertCount)
     let weights = try DenseWeights(
@@ -107,6 +113,12 @@ public final class MoEModel {
       let total = shape.layout.totalExpertByteCount
       try runtime.preload { done, all in progress(total / all * done, total) }
     }
+  }
+
+  /// Takes over how the slots are divided now, and what predicts.
+  func note(_ plan: SlotPlan, predictor: PredictorKind?) {
+    configuration.note(plan)
+    configuration.predictor = predictor
   }
 
   /// Adds what this model has routed to its history, for the next one to begin with; does nothing if no

@@ -21,17 +21,17 @@ public struct RunConfiguration: Hashable, Sendable, Codable {
   public let context: Int
   public let keyValueType: KeyValueType
   /// Slots, and experts in all.
-  public let slots: Int
+  public internal(set) var slots: Int
   public let experts: Int
   /// The bytes that are divided into slots: what 'stoker replay --memory' is to be given for the same
   /// slots.
-  public let slotMemory: Int
+  public internal(set) var slotMemory: Int
   /// Which expert goes when room is needed.
   public let policy: String
   /// How the routing is predicted for prefetching; nil: nothing is read ahead.
-  public let predictor: PredictorKind?
+  public internal(set) var predictor: PredictorKind?
   /// Slots for experts that are read ahead, beside those of `slots`.
-  public let stagingSlots: Int
+  public internal(set) var stagingSlots: Int
   /// The tokens of the history that it began with, older ones counting less; nil if none is kept.
   public let historyTokens: Double?
   /// What had to be done without, and why, each once.
@@ -39,6 +39,16 @@ public struct RunConfiguration: Hashable, Sendable, Codable {
 }
 
 extension RunConfiguration {
+  /// Whether there is a slot for every expert.
+  public var holdsEveryExpert: Bool { slots == experts }
+
+  /// Takes over how the slots are divided now.
+  mutating func note(_ plan: SlotPlan) {
+    slots = plan.slotCount
+    slotMemory = plan.capacity
+    stagingSlots = plan.stagingCount * plan.classes.count
+  }
+
   init(
     _ shape: RunShape, engine: any ReadEngine, runtime: ExpertRuntime, slots: Arena,
     options: ModelOptions, history: HistoryFile?
@@ -52,12 +62,12 @@ extension RunConfiguration {
     threads = shape.threadCount
     context = shape.context
     keyValueType = shape.keyValueType
-    self.slots = runtime.slotPlan.slotCount
+    self.slots = 0
+    slotMemory = 0
+    stagingSlots = 0
     experts = runtime.layerCount * runtime.expertCount
-    slotMemory = runtime.slotPlan.capacity
     policy = options.policy.name
     predictor = runtime.canPrefetch ? shape.predictor : nil
-    stagingSlots = runtime.slotPlan.stagingCount * runtime.slotPlan.classes.count
     historyTokens = history?.history.tokens
     var fallbacks = runtime.fallbacks
     if let refusal = history?.refusal { fallbacks.append(refusal) }
@@ -67,5 +77,6 @@ extension RunConfiguration {
           + "more for each size of expert; raise --memory")
     }
     self.fallbacks = fallbacks
+    note(runtime.slotPlan)
   }
 }

@@ -83,6 +83,10 @@ struct RunMeter {
   func finish(generatedTokens: Int, cancelled: Bool) -> RunStatistics {
     var result = statistics
     result.generatedTokens = generatedTokens
+    // The budget may have been changed meanwhile.
+    result.configuration = model.configuration
+    result.memory = model.ledger.entries
+    result.memoryBudget = model.ledger.budget
     result.cancelled = cancelled
     result.experts = model.transformer.runtime.statistics.subtracting(expertsBefore)
     // Experts are read ahead when the model is made, before any generation is measured.

@@ -18,6 +18,19 @@ enum MachineFile {
     return profile
   }
 
+  /// Days after which a profile is called old.
+  private static let staleDays = 30
+
+  /// What to say of a profile that is old; nil if it is not.
+  static func staleness(of profile: MachineProfile) -> String? {
+    guard let date = profile.date, let measured = try? Date(date, strategy: .iso8601) else {
+      return nil
+    }
+    let days = Int(Date().timeIntervalSince(measured) / 86_400)
+    guard days >= staleDays else { return nil }
+    return "the machine was measured \(days) days ago; 'stoker calibrate' does it anew"
+  }
+
   /// The profile of this machine that 'stoker calibrate' left; nil if there is none.
   static func own() throws -> MachineProfile? {
     guard let ownPath, FileManager.default.fileExists(atPath: ownPath) else { return nil }

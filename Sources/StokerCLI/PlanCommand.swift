@@ -161,6 +161,12 @@ struct PlanArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Tokens of the prompt.", valueName: "count"))
   var promptTokens: Int = 128
 
+  @Option(
+    help: ArgumentHelp(
+      "The prompt that --verify runs, in place of some text of --prompt-tokens.", valueName: "file")
+  )
+  var promptFile: String?
+
   @Option(help: ArgumentHelp("Tokens to generate after it.", valueName: "count"))
   var maxTokens: Int = 256
 
@@ -201,7 +207,10 @@ struct PlanArguments: ParsableArguments {
     let folder = modelPath.map { folderOf($0) } ?? "."
     let here = try MachineIdentity.here(folder: folder, threads: running.threads)
     if let own = try MachineFile.own() {
-      guard let difference = here.difference(from: own.machine) else { return own }
+      guard let difference = here.difference(from: own.machine) else {
+        if let staleness = MachineFile.staleness(of: own) { Terminal.note(staleness) }
+        return own
+      }
       Terminal.note("the machine's profile is not used: \(difference); measuring anew")
     } else {
       Terminal.note("this machine has not been measured; 'stoker calibrate' is run first")

@@ -40,14 +40,18 @@ struct PlanVerification {
     let choice: Plan.Choice
     /// From the profile as it was measured once.
     let blind: Figures
-    /// With the drive and the processor as they were around the run.
+    /// With the drive and the processor as they were during the run, by samples between its tokens.
     let probed: Figures
     let measured: Figures
-    let probe: MachineProbe
+    /// The rates of the drive and of products over those of the profile.
+    let diskRatio: Double
+    let computeRatio: Double
   }
 
   func rows() throws -> [Row] {
     let file = try ModelFile(path: modelPath)
+    var request = request
+    request.promptTokens = try prompt(file).count
     let planner = try request.planner(modelPath: modelPath)
     let memories = request.memories.isEmpty ? [nil] : request.memories.map { Optional($0) }
     var rows: [Row] = []
@@ -65,25 +69,46 @@ struct PlanVerification {
     var options = request.running.options(context: plan.context)
     options.obey(plan)
     if plan.choice.reads == .cached { try fillPageCache(with: file) }
-    let before = try file.probe(planner.profile, reads: plan.choice.reads, options: options)
+    // Planning is not what a run of its own would be counted with.
+    options.processMemory = plan.parts.first { $0.name == "process" }?.bytes
     let model = try loadModel(file, options)
+    let probe = try MachineProbe(model, profile: planner.profile, reads: plan.choice.reads)
+    for _ in 0..<Self.promptSamples { try probe.sample(prompt: true) }
+    var last = ContinuousClock.now
+    let firstOfDecode = probe.count
     let generation = try model.generate(
       GenerationRequest(
-        prompt: Self.prompt(file, count: request.promptTokens), maxTokens: request.maxTokens,
+        prompt: try prompt(file), maxTokens: request.maxTokens,
         ignoresEnd: true),
-      isCancelled: { Interrupt.isRequested })
+      isCancelled: { Interrupt.isRequested },
+      onToken: { _ in
+        guard probe.count == firstOfDecode || ContinuousClock.now - last > Self.samplePeriod else {
+          return
+        }
+        try probe.sample()
+        last = ContinuousClock.now
+      })
     if generation.statistics.cancelled { throw ExitCode(130) }
-    let after = try file.probe(planner.profile, reads: plan.choice.reads, options: options)
-    let probe = MachineProbe.mean(before, after)
     var same = wanted
     same.reads = [plan.choice.reads]
     same.prefetch = plan.choice.prefetch
-    let probed = try planner.replacing(probe.applied(to: planner.profile)).plan(same)
+    var probed = Figures(
+      try planner.replacing(probe.profile(firstOfDecode...)).plan(same).prediction)
+    // The prompt met the machine as it was just before.
+    probed.timeToFirstToken = try planner.replacing(probe.profile(..<firstOfDecode)).plan(same)
+      .prediction.timeToFirstToken
+    let ratios = probe.ratios(firstOfDecode...)
     return Row(
       memory: wanted.memory, slots: plan.slots, experts: plan.model.layers * plan.model.experts,
-      choice: plan.choice, blind: Figures(plan.prediction), probed: Figures(probed.prediction),
-      measured: Figures(generation.statistics), probe: probe)
+      choice: plan.choice, blind: Figures(plan.prediction), probed: probed,
+      measured: Figures(generation.statistics), diskRatio: ratios.disk,
+      computeRatio: ratios.compute)
   }
+
+  /// Between two samples of the machine.
+  private static let samplePeriod = Duration.milliseconds(250)
+  /// Samples before the prompt.
+  private static let promptSamples = 6
 
   private func fillPageCache(with file: ModelFile) throws {
     var progress = ProgressLine("filling the page cache")
@@ -94,14 +119,17 @@ struct PlanVerification {
     }
   }
 
-  /// Text of so many tokens.
-  private static func prompt(_ file: ModelFile, count: Int) -> [Int32] {
+  /// The prompt that was given, or text of as many tokens as were asked for.
+  private func prompt(_ file: ModelFile) throws -> [Int32] {
+    if let promptFile = request.promptFile {
+      return file.tokenizer.encodePrompt(bytes: try readFile(promptFile))
+    }
     let text =
       "The old harbour lay quiet in the morning light. Boats came in one by one, and the men on the "
       + "quay talked about the weather, the price of fish and the war that was over at last. "
     var tokens: [Int32] = []
-    while tokens.count < count { tokens += file.tokenizer.encodePrompt(text) }
-    return Array(tokens.prefix(count))
+    while tokens.count < request.promptTokens { tokens += file.tokenizer.encodePrompt(text) }
+    return Array(tokens.prefix(request.promptTokens))
   }
 
   static func table(_ rows: [Row]) -> String {

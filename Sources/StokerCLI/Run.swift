@@ -123,11 +123,12 @@ struct Run: ParsableCommand {
     var options = arguments.options(context: needed)
     let folder = noHistory ? nil : ModelOptions.userHistoryFolder
     let tokens = forcedIds?.ids.count ?? maxTokens
-    let planned: RunPlan?
+    var planned: RunPlan?
     if let plan {
       planned = try RunPlan(
         path: plan, file: file, needed: needed, tokens: tokens, running: arguments.running)
       options.obey(planned!.plan)
+      Reload.listen()
     } else {
       planned = try RunPlan(
         file: file, options: options, promptTokens: ids.count, tokens: tokens, explains: stats)
@@ -153,6 +154,7 @@ struct Run: ParsableCommand {
       request, isCancelled: { Interrupt.isRequested },
       onToken: { token in
         if !json { try Terminal.write(Array(try decoder.append(token).utf8)) }
+        planned?.step(loaded)
       })
     if json {
       try Terminal.printJSON(

@@ -1,7 +1,25 @@
-/// Products of random matrices of one type with random vectors, over as much memory as is wanted: for
-/// measuring.
-///
-/// It owns the memory of all of them.
+/// Bytes that are weights of any type: no number among them is an infinity or a NaN.
+package final class RandomWeights {
+  fileprivate let base: UnsafeMutableRawPointer
+  fileprivate let byteCount: Int
+
+  package init(byteCount: Int) {
+    self.byteCount = byteCount
+    base = .allocate(byteCount: byteCount, alignment: 4096)
+    var word: UInt64 = 0x1234_5678_9abc_def1
+    for offset in stride(from: 0, to: byteCount / 8 * 8, by: 8) {
+      word = word &* 0x5851_f42d_4c95_7f2d &+ 0x1405_7b7e_f767_814f
+      // Whichever bytes are a number's high ones, it is then neither an infinity nor a NaN, nor one of
+      // the smallest, with which some processors are slow.
+      let bytes = word & 0x8f8f_8f8f_8f8f_8f8f | 0x3030_3030_3030_3030
+      base.storeBytes(of: bytes, toByteOffset: offset, as: UInt64.self)
+    }
+  }
+
+  deinit { base.deallocate() }
+}
+
+/// Products of random matrices of one type with vectors, over as much memory as is wanted: for measuring.
 package final class RandomProducts {
   private let batch: ProductBatch
   private let type: ElementType
@@ -10,7 +28,7 @@ package final class RandomProducts {
   private let tokenCapacity: Int
   private let matrixByteCount: Int
   private let matrixCount: Int
-  private let weights: UnsafeMutableRawPointer
+  private let weights: RandomWeights
   private let operands: UnsafeMutableRawPointer
   private let activations: UnsafeMutablePointer<UnsafeRawPointer>
   private let values: UnsafeMutablePointer<Float>
@@ -22,10 +40,10 @@ package final class RandomProducts {
 
   /// - Parameters:
   ///   - columns: whole blocks of `type`, a multiple of 32.
-  ///   - byteCount: bytes of weights, at least one matrix of them.
+  ///   - weights: at least one matrix; the matrices are taken from it in turn.
   ///   - tokenCapacity: the most vectors that are multiplied with the same weights.
   package init(
-    _ type: ElementType, rows: Int, columns: Int, byteCount: Int, tokenCapacity: Int,
+    _ type: ElementType, rows: Int, columns: Int, in weights: RandomWeights, tokenCapacity: Int,
     kernels: Kernels,
     pool: WorkerPool
   ) {
@@ -35,16 +53,9 @@ package final class RandomProducts {
     self.tokenCapacity = tokenCapacity
     batch = ProductBatch(kernels: kernels, pool: pool, capacity: Self.batchCount)
     matrixByteCount = type.byteCount(valueCount: rows * columns)!
-    matrixCount = max(1, byteCount / matrixByteCount)
-    weights = .allocate(byteCount: matrixCount * matrixByteCount, alignment: 4096)
-    var word: UInt64 = 0x1234_5678_9abc_def1
-    for offset in stride(from: 0, to: matrixCount * matrixByteCount / 8 * 8, by: 8) {
-      word = word &* 0x5851_f42d_4c95_7f2d &+ 0x1405_7b7e_f767_814f
-      // Whichever bytes are a number's high ones, it is then neither an infinity nor a NaN, nor one of
-      // the smallest, with which some processors are slow.
-      let bytes = word & 0x8f8f_8f8f_8f8f_8f8f | 0x3030_3030_3030_3030
-      weights.storeBytes(of: bytes, toByteOffset: offset, as: UInt64.self)
-    }
+    self.weights = weights
+    matrixCount = weights.byteCount / matrixByteCount
+    precondition(matrixCount > 0, "no room for a matrix")
     let rowByteCount = kernels.activationByteCount(type: type, columns: columns)
     operands = .allocate(byteCount: tokenCapacity * rowByteCount, alignment: 64)
     activations = .allocate(capacity: tokenCapacity)
@@ -64,7 +75,6 @@ package final class RandomProducts {
   }
 
   deinit {
-    weights.deallocate()
     operands.deallocate()
     activations.deallocate()
     values.deallocate()
@@ -79,7 +89,7 @@ package final class RandomProducts {
       count <= Self.batchCount && tokens <= tokenCapacity, "more products than a batch holds")
     for index in 0..<count {
       let matrix = Matrix(
-        bytes: weights + next * matrixByteCount, type: type, rows: rows, columns: columns)
+        bytes: weights.base + next * matrixByteCount, type: type, rows: rows, columns: columns)
       batch.append(
         Product(
           matrix, activations: activations, outputs: outputs + index * tokenCapacity,

@@ -33,6 +33,7 @@ final class BadSectorEngine: ReadEngine {
   }
 
   func submit() { engine.submit() }
+  func replaceArenas(_ arenas: [Arena]) { engine.replaceArenas(arenas) }
   func promote(tag: UInt64) -> Bool { engine.promote(tag: tag) }
   func cancel(tag: UInt64) -> Bool { engine.cancel(tag: tag) }
 

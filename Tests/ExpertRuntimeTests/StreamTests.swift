@@ -25,6 +25,7 @@ private final class RecordingEngine: ReadEngine {
   }
 
   func submit() { engine.submit() }
+  func replaceArenas(_ arenas: [Arena]) { engine.replaceArenas(arenas) }
   func promote(tag: UInt64) -> Bool { engine.promote(tag: tag) }
   func cancel(tag: UInt64) -> Bool { engine.cancel(tag: tag) }
   func poll(_ body: (ReadCompletion) -> Void) { engine.poll(body) }

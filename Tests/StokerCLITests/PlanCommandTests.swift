@@ -1,5 +1,6 @@
 import Foundation
 import FoundationXML
+import Glibc
 import Testing
 
 /// `stoker calibrate`, `stoker plan` and `stoker run --plan`.
@@ -97,6 +98,51 @@ import Testing
     let other = try stoker(["run", Samples.tinyOLMoE, "--plan", plan, "--token-ids", "1"])
     #expect(other.exit != .code(0) && other.errors.contains("cannot be obeyed"), "\(other.errors)")
   }
+
+  /// A plan that is written anew while a run obeys it, and SIGHUP.
+  @Test func aRunObeysItsPlanReadAgain() throws {
+    let scratch = try ScratchDirectory()
+    let plan = scratch.path(of: "plan.json")
+    func write(memory: String) throws {
+      let outcome = try StokerProcess.run([
+        "plan", Samples.demo, "--hardware", "laptop", "--memory", memory, "--context", "600",
+        "--prefetch", "off", "--output", plan,
+      ])
+      try #require(outcome.exit == .code(0), "\(outcome.errors)")
+      // It is planned for the machine at hand, so that it is not planned anew.
+      var content = try #require(
+        JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: plan)))
+          as? [String: Any])
+      let own = try #require(
+        JSONSerialization.jsonObject(
+          with: Data(contentsOf: URL(fileURLWithPath: machine))) as? [String: Any])
+      var identity = try #require(own["machine"] as? [String: Any])
+      identity["kernels"] = "portable"
+      content["machine"] = identity
+      content["threads"] = 1
+      try JSONSerialization.data(withJSONObject: content)
+        .write(to: URL(fileURLWithPath: plan), options: .atomic)
+    }
+    let machine = scratch.path(of: "machine.json")
+    let measured = try StokerProcess.run([
+      "calibrate", "--trial", "--threads", "1", "--directory", scratch.path, "--output", machine,
+    ])
+    try #require(measured.exit == .code(0), "\(measured.errors)")
+    let run = ["run", Samples.demo, "--prompt", "The", "--max-tokens", "500", "--ignore-end"]
+    try write(memory: "72MiB")
+    let process = try StokerProcess(
+      run + ["--plan", plan, "--threads", "1"], environment: slow)
+    try process.waitForOutput()
+    try write(memory: "66MiB")
+    process.send(SIGHUP)
+    let outcome = try process.wait()
+    try #require(outcome.exit == .code(0), "\(outcome.errors)")
+    #expect(outcome.errors.contains("plan: read again: 66.0 MiB"), "\(outcome.errors)")
+    let plain = try StokerProcess.run(run + ["--threads", "1"], environment: slow)
+    #expect(outcome.output == plain.output)
+  }
+
+  private var slow: [String: String] { ["STOKER_KERNELS": "portable"] }
 
   @Test func aMachineByItsDatasheetAndAModelByItsNumbers() throws {
     let outcome = try StokerProcess.run([

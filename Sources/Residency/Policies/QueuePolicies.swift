@@ -52,17 +52,21 @@ public struct S3FIFOPolicy: EvictionPolicy {
   private static let (small, main, ghost) = (0, 1, 2)
   private var queues: RecencyOrder
   private var uses: [UInt8]
-  private let smallCount: Int
-  private let mainCount: Int
+  private var smallCount = 1
+  private var mainCount = 1
 
   /// - Parameters:
   ///   - geometry: the model.
   ///   - capacity: bytes that residents may take.
   public init(geometry: RoutingGeometry, capacity: Int) {
     let count = geometry.layerCount * geometry.expertCount
-    let room = geometry.meanResidentCount(capacity: capacity)
     queues = RecencyOrder(expertCount: count, listCount: 3)
     uses = Array(repeating: 0, count: count)
+    resize(geometry: geometry, capacity: capacity)
+  }
+
+  public mutating func resize(geometry: RoutingGeometry, capacity: Int) {
+    let room = geometry.meanResidentCount(capacity: capacity)
     smallCount = max(1, room / 10)
     mainCount = max(1, room - smallCount)
   }
@@ -137,7 +141,7 @@ public struct S3FIFOPolicy: EvictionPolicy {
 public struct ARCPolicy: EvictionPolicy {
   private static let (once, again, onceGhost, againGhost) = (0, 1, 2, 3)
   private var lists: RecencyOrder
-  private let room: Int
+  private var room: Int
   /// The size that `once` is steered to.
   private var target = 0.0
 
@@ -148,6 +152,11 @@ public struct ARCPolicy: EvictionPolicy {
     lists = RecencyOrder(
       expertCount: geometry.layerCount * geometry.expertCount, listCount: 4)
     room = geometry.meanResidentCount(capacity: capacity)
+  }
+
+  public mutating func resize(geometry: RoutingGeometry, capacity: Int) {
+    room = geometry.meanResidentCount(capacity: capacity)
+    target = min(target, Double(room))
   }
 
   public mutating func observe(

@@ -26,21 +26,17 @@ extension Calibration {
     }
   }
 
-  /// Numbers of tokens that products are measured with: for a decoded token, and for the experts of a prompt
-  /// that few or many of its tokens use.
-  private static let tokenCounts = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-
   /// Bytes of weights per second with matrices of the size of experts', out of memory and out of the cache.
   func productRates(_ type: ElementType) -> [(ProductCell, Double)] {
     var result: [(ProductCell, Double)] = []
     for isCached in [false, true] {
       let products = RandomProducts(
         type, rows: isCached ? 256 : 1024, columns: isCached ? 256 : 2048,
-        byteCount: isCached ? 1 << 20 : effort.weightByteCount,
-        tokenCapacity: Self.tokenCounts.last!, kernels: kernels, pool: pool)
+        in: isCached ? weights.near : weights.far,
+        tokenCapacity: effort.tokenCounts.last!, kernels: kernels, pool: pool)
       // The first products find nothing in any cache.
       _ = products.run(RandomProducts.batchCount, tokens: 1)
-      for tokens in Self.tokenCounts {
+      for tokens in effort.tokenCounts {
         let count = tokens > 16 && !isCached ? 1 : RandomProducts.batchCount
         let rate = rate { products.run(count, tokens: tokens) }
         result.append((ProductCell(type: type.name, tokens: tokens, isCached: isCached), rate))
@@ -53,14 +49,14 @@ extension Calibration {
   /// layer multiplies its residents and reads what it misses.
   func contention(with file: CalibrationFile) throws -> (read: Double, compute: Double) {
     let products = RandomProducts(
-      .q4_0, rows: 1024, columns: 2048, byteCount: effort.weightByteCount, tokenCapacity: 1,
+      .q4_0, rows: 1024, columns: 2048, in: weights.far, tokenCapacity: 1,
       kernels: kernels, pool: pool)
     let alone = rate { products.run(RandomProducts.batchCount, tokens: 1) }
     var reader = try file.reader(.init(kind: file.mainKind, blockByteCount: 1 << 20, depth: 8))
-    let readAlone = try reader.steadyRate(nanoseconds: 2 * effort.nanoseconds)
+    let readAlone = try reader.steadyRate(nanoseconds: 3 * effort.diskNanoseconds)
     var computed = 0
     let start = monotonicNanoseconds()
-    let readTogether = try reader.steadyRate(nanoseconds: 2 * effort.nanoseconds) {
+    let readTogether = try reader.steadyRate(nanoseconds: 3 * effort.diskNanoseconds) {
       computed += products.run(2, tokens: 1)
     }
     let seconds = Double(monotonicNanoseconds() - start) / 1e9

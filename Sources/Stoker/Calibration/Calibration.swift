@@ -16,17 +16,25 @@ public struct Calibration {
     case trial
 
     var rounds: Int { self == .whole ? 3 : 1 }
-    /// The shortest measurement, in nanoseconds.
-    var nanoseconds: UInt64 { self == .whole ? 50_000_000 : 2_000_000 }
+    /// The shortest measurement of the drive and of anything else, in nanoseconds.
+    var diskNanoseconds: UInt64 { self == .whole ? 40_000_000 : 2_000_000 }
+    var nanoseconds: UInt64 { self == .whole ? 25_000_000 : 2_000_000 }
     /// Bytes of the file that is read.
     var fileByteCount: Int { self == .whole ? 2 << 30 : 32 << 20 }
-    var weightByteCount: Int { self == .whole ? 128 << 20 : 8 << 20 }
+    /// Numbers of tokens that products are measured with: for a decoded token, and for the experts of a prompt
+    /// that few or many of its tokens use.
+    var tokenCounts: [Int] {
+      self == .whole ? [1, 2, 4, 8, 16, 32, 64, 128, 256, 512] : [1, 16, 64]
+    }
+    var weightByteCount: Int { self == .whole ? 96 << 20 : 8 << 20 }
   }
 
   let folder: String
   let effort: Effort
   let pool: WorkerPool
   let kernels: Kernels
+  /// Weights out of memory, and out of the cache.
+  let weights: (far: RandomWeights, near: RandomWeights)
   private let identity: MachineIdentity
 
   /// - Parameters:
@@ -46,6 +54,7 @@ public struct Calibration {
     }
     pool = try WorkerPool(threadCount: identity.threads)
     kernels = Kernels(set: try KernelSet.selected())
+    weights = (RandomWeights(byteCount: effort.weightByteCount), RandomWeights(byteCount: 1 << 20))
   }
 
   /// Measures; the files it makes in the folder are gone afterwards, however it ends.
@@ -122,13 +131,11 @@ public struct Calibration {
       promptValueSeconds: Figure(rounds: parts.map(\.promptValueSeconds)),
       contention: Contention(
         readShare: Figure(rounds: pairs.reads), computeShare: Figure(rounds: pairs.computes)))
-    CostModel(profile: profile, work: model.work).takeProducts(
-      out: &profile, tokens: model.work.chunkTokens)
     profile.notes = Machine.notes + file.notes
     file.checkPlausibility(&profile)
-    guard profile.fault == nil else {
-      throw StokerError.calibration(folder: folder, reason: profile.fault!)
-    }
+    if let fault = profile.fault { throw StokerError.calibration(folder: folder, reason: fault) }
+    CostModel(profile: profile, work: model.work).takeProducts(
+      out: &profile, tokens: model.work.chunkTokens)
     return profile
   }
 

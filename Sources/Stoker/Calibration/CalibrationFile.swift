@@ -85,8 +85,9 @@ struct CalibrationFile {
           if kind == .buffered { buffered.forgetCached() }
           var reader = try reader(cell)
           if kind == .cached { try reader.warm() }
-          let burst = try reader.burstSeconds(nanoseconds: effort.nanoseconds)
-          let rate = try reader.steadyRate(nanoseconds: effort.nanoseconds)
+          let time = kind == .cached ? effort.nanoseconds / 2 : effort.diskNanoseconds
+          let burst = try reader.burstSeconds(nanoseconds: time)
+          let rate = try reader.steadyRate(nanoseconds: time)
           try note(cell, rate, burst)
         }
       }

@@ -42,20 +42,21 @@ struct CalibrationModel {
     }
   }
 
-  /// The fewest seconds of some repetitions: what else the machine does only adds.
-  private func least(_ count: Int, _ body: () throws -> Double) rethrows -> Double {
-    var least = Double.infinity
-    for _ in 0..<count { least = min(least, try body()) }
-    return least
+  /// The mean seconds of some repetitions, as the speed of a run is a mean too: what disturbs a machine now
+  /// and then counts.
+  private func mean(_ count: Int, _ body: () throws -> Double) rethrows -> Double {
+    var sum = 0.0
+    for _ in 0..<count { sum += try body() }
+    return sum / Double(count)
   }
 
   private func decode(at position: Int, logits: MoETransformer.Logits) throws -> Double {
-    try least(40) { try model.timedToken(at: position, logits: logits) }
+    try mean(60) { try model.timedToken(at: position, logits: logits) }
   }
 
   private func prompt(at position: Int, count: Int) throws -> Double {
     let tokens = (0..<count).map { Int32($0 * 37 % shape.vocabularySize) }
-    return try least(3) {
+    return try mean(4) {
       let start = monotonicNanoseconds()
       try model.transformer.forward(
         tokens.span, at: position, phase: .prefill, logits: .none
@@ -69,7 +70,7 @@ struct CalibrationModel {
     let count = 1 << 16
     let logits = (0..<count).map { Float($0 &* 2_654_435_761 % 65_521) / 8192 }
     var sampler = try Sampler(SamplingParameters())
-    return try least(5) {
+    return try mean(5) {
       let start = monotonicNanoseconds()
       _ = try logits.withUnsafeBufferPointer { try sampler.sample($0) }
       return Double(monotonicNanoseconds() - start) / 1e9 / Double(count)
@@ -94,7 +95,7 @@ struct CalibrationModel {
     let lookBack = Double(far - 8) * keyValueBytes / max(back - near, 1e-9)
     let promptLookBack = Double(chunk) * Double(far) * keyValueBytes / max(last - first, 1e-9)
     return Parts(
-      layerSeconds: near / layers, tokenSeconds: whole - near,
+      layerSeconds: near / layers, tokenSeconds: max(0, whole - near),
       samplingSeconds: try samplingSeconds(),
       contextBytesPerSecond: lookBack, promptContextBytesPerSecond: promptLookBack,
       promptValueSeconds: max(

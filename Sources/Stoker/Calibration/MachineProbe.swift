@@ -1,82 +1,191 @@
 internal import Checkpoints
 internal import DirectIO
+internal import ExpertRuntime
 internal import Foundation
 public import Placement
 internal import Tensors
 
-/// How fast the machine is now, beside when it was measured: shared machines drift.
-public struct MachineProbe: Hashable, Sendable, Codable {
-  /// The drive's rate over that of the profile, with reads of the model's size.
-  public var disk: Double
-  /// The rate of products over that of the profile.
-  public var compute: Double
+/// How fast the machine is while a model runs, beside when it was measured: shared machines drift.
+///
+/// A sample takes about a tenth of a second, between two tokens: bursts of one expert's reads and of as many
+/// as a token needs of a layer, and products of the model's own type.
+public final class MachineProbe {
+  private let profile: MachineProfile
+  private let work: ModelWork
+  private let kind: ReadKind
+  private let reader: BurstReader?
+  private let products: RandomProducts?
+  private let isCached: Bool
+  private var samples: [Sample] = []
 
-  /// Nothing has changed.
-  public init() {
-    disk = 1
-    compute = 1
+  /// Seconds of a burst of one expert's reads and of a layer's, and bytes of weights multiplied per second
+  /// with one token and with as many as a prompt's experts have.
+  struct Sample {
+    var one = 0.0
+    var all = 0.0
+    var products = 0.0
+    var promptProducts = 0.0
   }
 
-  /// The mean of both.
-  public static func mean(_ a: MachineProbe, _ b: MachineProbe) -> MachineProbe {
-    var mean = MachineProbe()
-    mean.disk = (a.disk + b.disk) / 2
-    mean.compute = (a.compute + b.compute) / 2
-    return mean
+  /// Tokens of an expert in a prompt of some length.
+  private static let promptTokens = 16
+
+  /// - Parameters:
+  ///   - model: the model that runs; its threads multiply, so that no others are in their way.
+  ///   - profile: the machine as it was measured.
+  ///   - kind: how its experts are read.
+  /// - Throws: an error that names the file that could not be opened.
+  public init(_ model: MoEModel, profile: MachineProfile, reads kind: ReadKind) throws {
+    self.profile = profile
+    self.kind = kind
+    work = try model.file.work(model.options)
+    // Where every expert is resident nothing is read.
+    reader =
+      model.configuration.holdsEveryExpert
+      ? nil : try BurstReader(model.file.shape(model.options), io: model.options.io)
+    let isCached = CostModel(profile: profile, work: work).isCached
+    self.isCached = isCached
+    let type = work.expertMatrices[0][0].type
+    let element = ElementType.allCases.first { $0.name == type && $0.isComputable }
+    products = try element.map {
+      RandomProducts(
+        $0, rows: isCached ? 256 : 1024, columns: isCached ? 256 : 2048,
+        in: RandomWeights(byteCount: isCached ? 1 << 20 : 64 << 20),
+        tokenCapacity: Self.promptTokens,
+        kernels: Kernels(set: try KernelSet.selected()),
+        pool: model.pool)
+    }
   }
 
-  /// `profile` as the machine is now.
-  public func applied(to profile: MachineProfile) -> MachineProfile {
-    profile.scalingDisk(by: disk).scalingCompute(by: compute)
+  /// Measures once.
+  ///
+  /// - Parameter prompt: whether products of a prompt are of interest too.
+  /// - Throws: an error that names the file that could not be read.
+  public func sample(prompt: Bool = false) throws {
+    var sample = Sample()
+    if let reader {
+      sample.one = try reader.burstSeconds(experts: 1, nanoseconds: 20_000_000)
+      sample.all = try reader.burstSeconds(experts: max(2, work.topK), nanoseconds: 50_000_000)
+    }
+    if let products {
+      sample.products = rate(products, tokens: 1)
+      if prompt { sample.promptProducts = rate(products, tokens: Self.promptTokens) }
+    }
+    samples.append(sample)
+  }
+
+  private func rate(_ products: RandomProducts, tokens: Int) -> Double {
+    let start = monotonicNanoseconds()
+    var bytes = 0
+    while monotonicNanoseconds() - start < 30_000_000 {
+      bytes += products.run(RandomProducts.batchCount, tokens: tokens)
+    }
+    return Double(bytes) / (Double(monotonicNanoseconds() - start) / 1e9)
+  }
+
+  /// The rate of products over that of the profile, a prompt's where all of the samples have it, and of a layer's reads: the mean of times of some of
+  /// the samples; 1 where there are none.
+  public func ratios(_ range: some RangeExpression<Int>) -> (compute: Double, disk: Double) {
+    let seen = samples[range]
+    guard !seen.isEmpty else { return (1, 1) }
+    var ratios = (compute: 1.0, disk: 1.0)
+    if products != nil {
+      let isPrompt = seen.allSatisfy { $0.promptProducts > 0 }
+      let expected = profile.productBytesPerSecond(
+        work.expertMatrices[0][0].type, tokens: isPrompt ? Double(Self.promptTokens) : 1,
+        isCached: isCached)
+      let seconds = seen.reduce(0) {
+        $0 + expected / (isPrompt ? $1.promptProducts : $1.products)
+      }
+      ratios.compute = Double(seen.count) / seconds
+    }
+    if reader != nil,
+      let expected = profile.burstSeconds(
+        kind, blockBytes: work.meanMatrixByteCount, count: 3 * max(2, work.topK))
+    {
+      ratios.disk = expected * Double(seen.count) / seen.reduce(0) { $0 + $1.all }
+    }
+    return ratios
+  }
+
+  /// The number of samples so far.
+  public var count: Int { samples.count }
+
+  /// The machine as some of the samples have it: bursts as they were, and everything else of the drive
+  /// or the processor by their ratios.
+  public func profile(_ range: some RangeExpression<Int>) -> MachineProfile {
+    let ratios = ratios(range)
+    var now = profile.scalingCompute(by: ratios.compute)
+    let seen = samples[range]
+    guard reader != nil, !seen.isEmpty else { return now }
+    if kind != .cached { now = now.scalingDisk(by: ratios.disk) }
+    let block = work.meanMatrixByteCount
+    let all = 3 * max(2, work.topK)
+    func mean(_ seconds: (Sample) -> Double) -> Double {
+      seen.reduce(0) { $0 + seconds($1) } / Double(seen.count)
+    }
+    let steady = CostModel(profile: now, work: work).measuredSteadyBytesPerSecond(kind) ?? 1
+    now.disk.removeAll { $0.kind == kind }
+    for (depth, seconds) in [(3, mean(\.one)), (all, mean(\.all))] {
+      now.disk.append(
+        DiskRate(
+          kind: kind, blockBytes: block, depth: depth,
+          bytesPerSecond: Figure(max(steady, Double(block * depth) / seconds)),
+          burstSeconds: Figure(seconds)))
+    }
+    return now
+  }
+}
+
+/// Reads random experts of a model, so many at a time.
+private final class BurstReader {
+  private let shape: RunShape
+  private let engine: any ReadEngine
+  private let memory: Arena
+  private let slotByteCount: Int
+  private var random = SystemRandomNumberGenerator()
+
+  init(_ shape: RunShape, io: ReadEngineKind) throws {
+    self.shape = shape
+    slotByteCount = shape.geometry.slotByteCounts.max() ?? 0
+    let count = max(2, shape.description.expertsPerToken)
+    memory = try Arena(byteCount: slotByteCount * count)
+    engine = try makeReadEngine(kind: io, files: shape.files, arenas: [memory])
+  }
+
+  /// The mean seconds from asking for so many experts until all are there.
+  func burstSeconds(experts: Int, nanoseconds: UInt64) throws -> Double {
+    let start = monotonicNanoseconds()
+    var count = 0
+    var elapsed: UInt64 = 0
+    var failure: IOError?
+    repeat {
+      for slot in 0..<experts {
+        let layer = Int.random(in: 0..<shape.layout.layerCount, using: &random)
+        let expert = Int.random(in: 0..<shape.layout.expertCount, using: &random)
+        for matrix in ExpertMatrix.allCases {
+          let place = shape.geometry.placement(matrix, layer: layer, expert: expert)
+          engine.enqueue(
+            ReadRequest(
+              file: place.file, span: place.span,
+              destination: memory.base + slot * slotByteCount + place.slotOffset, tag: UInt64(slot),
+              priority: .demand))
+        }
+      }
+      engine.submit()
+      while engine.outstandingCount > 0 {
+        engine.wait()
+        engine.poll { failure = failure ?? $0.error }
+      }
+      if let failure { throw failure }
+      count += 1
+      elapsed = monotonicNanoseconds() - start
+    } while elapsed < nanoseconds
+    return Double(elapsed) / 1e9 / Double(count)
   }
 }
 
 extension ModelFile {
-  /// Looks for some two seconds how fast the drive and the processor are now.
-  ///
-  /// - Parameter kind: how experts are read; what comes out of the page cache is the processor's doing.
-  /// - Throws: an error that names the file or expert that could not be read.
-  public func probe(
-    _ profile: MachineProfile, reads kind: ReadKind, options: ModelOptions
-  ) throws -> MachineProbe {
-    var probe = MachineProbe()
-    let work = try work(options)
-    if kind != .cached {
-      var options = options
-      options.direct = kind == .direct ? .auto : .off
-      let measured = try measureDisk(options)
-      // The profile's rate with as many reads at a time, which is a burst that never ends.
-      let rates = profile.disk.filter { $0.kind == kind }
-      let block = work.meanMatrixByteCount
-      let nearest = rates.min {
-        Self.distance($0, block, measured.queueDepth)
-          < Self.distance($1, block, measured.queueDepth)
-      }
-      if let nearest { probe.disk = measured.bytesPerSecond / nearest.bytesPerSecond.value }
-    }
-    let type = work.expertMatrices[0][0].type
-    guard
-      let element = ElementType.allCases.first(where: { $0.name == type && $0.isComputable })
-    else { return probe }
-    let threads = options.threads ?? Machine.processorCount
-    let products = RandomProducts(
-      element, rows: 1024, columns: 2048, byteCount: 64 << 20, tokenCapacity: 1,
-      kernels: Kernels(set: try KernelSet.selected()), pool: try WorkerPool(threadCount: threads))
-    var rates: [Double] = []
-    for _ in 0..<15 {
-      let start = monotonicNanoseconds()
-      var bytes = 0
-      while monotonicNanoseconds() - start < 20_000_000 {
-        bytes += products.run(RandomProducts.batchCount, tokens: 1)
-      }
-      rates.append(Double(bytes) / (Double(monotonicNanoseconds() - start) / 1e9))
-    }
-    probe.compute =
-      Figure(rounds: rates).value
-      / profile.productBytesPerSecond(type, tokens: 1, isCached: false)
-    return probe
-  }
-
   /// The share of the model's files that the page cache has; nil where the system does not say.
   /// - Throws: an error that names the file that could not be opened.
   public func cachedShare() throws -> Double? {
@@ -104,11 +213,5 @@ extension ModelFile {
         try progress(done, total)
       }
     }
-  }
-
-  /// How far a cell is from reads of `block` bytes, `depth` at a time: factors count, whichever way.
-  private static func distance(_ rate: DiskRate, _ block: Int, _ depth: Int) -> Double {
-    func factor(_ a: Int, _ b: Int) -> Double { Double(max(a, b)) / Double(max(1, min(a, b))) }
-    return factor(rate.blockBytes, block) * factor(rate.depth, depth)
   }
 }

@@ -88,6 +88,7 @@ extension Planner {
       timeToFirstToken: p.timeToFirstToken, tpotMean: tpot, tpotP95: p.tpotP95 * scale,
       uncertainty: p.uncertainty, hitRate: hitRate + (1 - hitRate) * hostHits, bytesPerToken: bytes,
       stallSeconds: layers * host.stallSeconds,
+      readSeconds: bytes / simulation.hardware.readBytesPerSecond,
       expertSeconds: layers * (host.seconds - host.stallSeconds), denseSeconds: dense,
       contextSeconds: 0, otherSeconds: token + layers * profile.layerSeconds.value,
       peakMemory: p.peakMemory, binding: p.binding,

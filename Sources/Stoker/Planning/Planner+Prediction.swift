@@ -30,17 +30,19 @@ extension Planner {
       timeToFirstToken: prompt.seconds, tpotMean: tpot, tpotP95: times.tpotP95Seconds,
       uncertainty: uncertainty(simulation, reading: stall / tpot, choice: choice),
       hitRate: simulation.row.hitRate, bytesPerToken: bytes, stallSeconds: stall,
+      readSeconds: (simulation.row.readShare ?? 0) * tpot,
       expertSeconds: experts, denseSeconds: dense, contextSeconds: context,
       otherSeconds: max(0, computing - experts - dense - context), peakMemory: peakMemory,
       binding: binding,
       overlapBound: 1 / max(reading, computing))
   }
 
-  /// How far off the hit rate may be without a trace: what the prior differs from real traces by.
-  private static let priorHitError = 0.1
+  /// How far off the hit rate may be without a trace, as a share of the misses: what the prior differs from
+  /// real traces by.
+  private static let priorMissError = 0.3
 
   /// The spreads of the machine's figures by their share of a token's time, and, without a trace, of what
-  /// so many points of hit rate would change.
+  /// so many more misses would change.
   private func uncertainty(
     _ simulation: Simulation, reading: Double, choice: Plan.Choice
   ) -> Double {
@@ -53,7 +55,9 @@ extension Planner {
     let products = mean(profile.products.filter { $0.tokens == 1 }.map(\.bytesPerSecond))
     var sum = reading * disk * reading * disk + (1 - reading) * products * (1 - reading) * products
     if !hasTrace, simulation.row.hitRate < 1 {
-      let misses = Double(subject.work.layers * subject.work.topK) * Self.priorHitError
+      let misses =
+        Double(subject.work.layers * subject.work.topK) * (1 - simulation.row.hitRate)
+        * Self.priorMissError
       let seconds =
         misses * Double(subject.work.meanExpertByteCount) / simulation.hardware.readBytesPerSecond
       let share = seconds / (simulation.row.times!.tpotMeanSeconds)

@@ -91,6 +91,23 @@ public struct Planner {
     try Planner(subject, profile: profile, trace: trace.map(TraceSource.init), prior: prior)
   }
 
+  /// The trace up to so many decoded tokens: what is cold at first weighs as much as in the run. As large a
+  /// prompt as it begins with stays.
+  private static func beginning(of trace: RoutingTrace, tokens: Int) -> RoutingTrace {
+    var result = RoutingTrace(header: trace.header)
+    var event = TraceEvent()
+    var decoded = 0
+    for index in 0..<trace.eventCount {
+      if trace.phase(of: index) == .decode, trace.layer(of: index) == 0 {
+        decoded += 1
+        if decoded > tokens { break }
+      }
+      trace.read(index, into: &event)
+      result.append(event)
+    }
+    return result
+  }
+
   /// The fastest plan.
   /// - Throws: `RuntimeError.budgetTooSmall` naming the smallest budget if the budget is below it.
   public func plan(_ request: Request) throws -> Plan {
@@ -221,7 +238,9 @@ public struct Planner {
       let hardware = cost.hardware(
         reads: choice.reads, positions: positions, predicts: choice.prefetch)
     else { return nil }
-    var routing = trace ?? priorTrace(request, predicting: choice.prefetch)
+    var routing =
+      trace.map { Self.beginning(of: $0, tokens: request.tokens) }
+      ?? priorTrace(request, predicting: choice.prefetch)
     if choice.prefetch, routing.header.predictionDistances.isEmpty {
       routing = routing.predicting(recall: subject.recall)
     }

@@ -1,0 +1,68 @@
+import Placement
+import Testing
+
+@Suite struct DriftWatchTests {
+  /// 10 ms a token, of which 4 ms are waited for 1 MB at 200 MB/s.
+  private static let prediction = Prediction(
+    timeToFirstToken: 1, tpotMean: 0.010, tpotP95: 0.012, uncertainty: 0.1, hitRate: 0.8,
+    bytesPerToken: 1e6, stallSeconds: 0.004, readSeconds: 0.005, expertSeconds: 0.003,
+    denseSeconds: 0.002, contextSeconds: 0, otherSeconds: 0.001, peakMemory: 1, binding: .drive,
+    overlapBound: 150)
+
+  /// A run whose tokens are as expected but for these factors.
+  private struct Run {
+    var total = DriftWatch.Observation(
+      seconds: 0, stallSeconds: 0, readBytes: 0, readSeconds: 0, hits: 0, accesses: 0)
+    var watch = DriftWatch(DriftWatchTests.prediction)
+
+    /// The drifts of `count` tokens.
+    mutating func add(
+      _ count: Int, disk: Double = 1, compute: Double = 1, hits: Int = 80
+    ) -> [DriftWatch.Drift] {
+      (0..<count).compactMap { _ in
+        let reading = 0.005 / disk
+        total.readSeconds += reading
+        total.stallSeconds += reading - 0.001
+        total.seconds += reading - 0.001 + 0.006 / compute
+        total.readBytes += 1e6
+        total.hits += hits
+        total.accesses += 100
+        return watch.note(total)
+      }
+    }
+  }
+
+  @Test func aRunAsExpectedAndSmallChangesAreNoDrift() {
+    var run = Run()
+    #expect(run.add(200).isEmpty)
+    #expect(run.add(200, disk: 0.8, compute: 0.85, hits: 76).isEmpty)
+    // A few slow tokens are a hiccup.
+    #expect((run.add(3, disk: 0.4) + run.add(200)).isEmpty)
+  }
+
+  @Test func aSlowDriveIsNoticedOnceAndSoIsItsRecovery() throws {
+    var run = Run()
+    #expect(run.add(64).isEmpty)
+    let slow = run.add(160, disk: 0.5)
+    #expect(slow.count == 1)
+    #expect(abs(try #require(slow.first).disk - 0.5) < 0.01)
+    #expect(slow[0].compute == 1 && slow[0].hits == nil)
+    let recovered = run.add(160)
+    #expect(recovered.count == 1 && abs(recovered[0].disk - 2) < 0.02)
+  }
+
+  @Test func aSlowProcessorIsNoticed() {
+    var run = Run()
+    let drifts = run.add(64) + run.add(96, compute: 0.5)
+    #expect(drifts.count == 1 && abs(drifts[0].compute - 0.5) < 0.01 && drifts[0].disk == 1)
+  }
+
+  @Test func anotherWorkloadIsNoticed() throws {
+    var run = Run()
+    #expect(run.add(100, hits: 90).isEmpty)
+    let drifts = run.add(120, hits: 60)
+    #expect(drifts.count == 1)
+    let hits = try #require(drifts.first?.hits)
+    #expect(abs(hits.seen - 0.6) < 1e-9 && abs(hits.expected - 0.9) < 1e-9)
+  }
+}
