@@ -43,7 +43,7 @@ def find_model(stoker, directory, name):
 
 
 def token_count(name, arguments):
-    return 6 * arguments.tokens if name == "demo" else arguments.tokens
+    return 4 * arguments.tokens if name == "demo" else arguments.tokens
 
 
 def record(stoker, model, path, prompt, tokens):
@@ -60,7 +60,8 @@ def error(predicted, measured):
 def verify(stoker, cell, arguments):
     name, model, trace, share, direct = cell
     tokens = token_count(name, arguments)
-    context = 256 + tokens
+    # Enough for the prompt, which takes more tokens of a synthetic vocabulary.
+    context = 384 + tokens
     summary = common.inspect(stoker, model, "--context", context, "--prefetch", "off")
     memory = summary["full_budget"] - int(summary["expert_bytes"] * (1 - share / 100))
     memory = max(memory, summary["minimum_budget"] + (1 << 20))
@@ -83,7 +84,7 @@ def main():
     directory.mkdir(parents=True, exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
     prompt = directory / "prompt.txt"
-    prompt.write_text(TEXT * 3)
+    prompt.write_text(TEXT)
     models = {name: find_model(stoker, directory, name) for name in arguments.models}
     cells = []
     for name, model in models.items():

@@ -29,6 +29,8 @@ struct ReplayBenchmark: ParsableCommand {
     try printForesight()
     print("\n")
     try printHistories()
+    print("\n")
+    try PriorTable.show(Self.files.map { (name: $0.0, path: "\(traces)/\($0.1)") })
   }
 
   /// What it would bring to know the routing of the layers to come when room is made.

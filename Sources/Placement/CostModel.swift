@@ -39,7 +39,15 @@ public struct CostModel: Sendable {
     matrices.reduce(0) {
       $0 + Double($1.bytes)
         / profile.productBytesPerSecond($1.type, tokens: tokens, isCached: isCached)
-    }
+    } / efficiency(tokens: tokens)
+  }
+
+  /// The share of the rates of products alone that is left in a model that runs: threads wait for each other
+  /// at the end of every loop, and what comes between has to be fetched again.
+  private func efficiency(tokens: Double) -> Double {
+    guard !isCached else { return 1 }
+    return interpolate(
+      [(1, profile.decodeEfficiency.value), (32, profile.promptEfficiency.value)], at: tokens)
   }
 
   /// Seconds of the products of one expert of a mean layer with `tokens` tokens.
@@ -195,6 +203,25 @@ public struct CostModel: Sendable {
       + layers * Double(work.experts) * expertSeconds(tokens: perExpert)
     profile.promptValueSeconds.value = max(
       0, profile.promptValueSeconds.value - many / Double(tokens * work.hiddenSize) / layers)
+  }
+
+  /// The seconds of this model's layers when every expert is resident: of one token at the beginning of a
+  /// context, and of `tokens` tokens of a prompt that use all experts. What they take measured, over this, is
+  /// what products lose in a model that runs.
+  public func residentSeconds(promptTokens tokens: Int) -> (decode: Double, prompt: Double) {
+    let layers = Double(work.layers)
+    let decode =
+      denseSeconds(tokens: 1)
+      + layers * (Double(work.topK) * expertSeconds(tokens: 1) + profile.layerSeconds.value)
+    let perExpert = Double(tokens * work.topK) / Double(work.experts)
+    let prompt =
+      denseSeconds(tokens: Double(tokens))
+      + layers
+      * (Double(work.experts) * expertSeconds(tokens: perExpert) + profile.layerSeconds.value)
+      + Double(tokens * tokens / 2) * Double(work.keyValueBytesPerPosition)
+      / profile.promptContextBytesPerSecond.value
+      + Double(tokens * work.hiddenSize) * layers * profile.promptValueSeconds.value
+    return (decode, prompt)
   }
 
   // MARK: - Bounds

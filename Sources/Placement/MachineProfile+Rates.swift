@@ -37,6 +37,8 @@ extension MachineProfile {
       time("prompt_value_seconds", promptValueSeconds),
       positive("context_bytes_per_second", contextBytesPerSecond),
       positive("prompt_context_bytes_per_second", promptContextBytesPerSecond),
+      positive("decode_efficiency", decodeEfficiency),
+      positive("prompt_efficiency", promptEfficiency),
       positive("contention.read_share", contention.readShare),
       positive("contention.compute_share", contention.computeShare),
     ]

@@ -32,6 +32,10 @@ public struct MachineProfile: Hashable, Sendable, Codable {
   /// Seconds of a prompt's token at a layer beside products and attention, for each value of its hidden
   /// state.
   public var promptValueSeconds: Figure
+  /// The share of their rates that products keep in a model that runs, out of memory: with one token, and
+  /// with the many of a prompt.
+  public var decodeEfficiency = Figure(1)
+  public var promptEfficiency = Figure(1)
   /// What is left of each rate while the disk is read and experts are multiplied at the same time.
   public var contention: Contention
   /// The accelerators, none where there is none. Only presets have them so far.

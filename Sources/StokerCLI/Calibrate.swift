@@ -105,6 +105,8 @@ struct MachineTable {
         + "choosing one of 100,000 tokens \(microseconds(profile.samplingSeconds * 1e5))",
       "looking back       \(rate(profile.contextBytesPerSecond)) of keys and values; in prompts "
         + "\(rate(profile.promptContextBytesPerSecond)), counted for each token",
+      "in a model         products keep \(share(profile.decodeEfficiency)) of their rate, in prompts "
+        + share(profile.promptEfficiency),
       "a prompt's token   \(formatFixed(profile.promptValueSeconds.value * 1e9, digits: 2)) ns for "
         + "each value and layer",
     ]

@@ -54,7 +54,7 @@ public struct Calibration {
     }
     pool = try WorkerPool(threadCount: identity.threads)
     kernels = Kernels(set: try KernelSet.selected())
-    weights = (RandomWeights(byteCount: effort.weightByteCount), RandomWeights(byteCount: 1 << 20))
+    weights = (RandomWeights(byteCount: effort.weightByteCount), RandomWeights(byteCount: 8 << 20))
   }
 
   /// Measures; the files it makes in the folder are gone afterwards, however it ends.
@@ -74,12 +74,15 @@ public struct Calibration {
     var file = try CalibrationFile(folder: folder, byteCount: effort.fileByteCount) {
       try step(0.1 * $0, "writing a file to read")
     }
-    let model = try CalibrationModel(folder: folder, threads: identity.threads)
+    let model = try CalibrationModel(.calibration, .q8_0, folder: folder, threads: identity.threads)
+    let layers = try CalibrationModel(
+      .calibrationLayers, .q4_0, folder: folder, threads: identity.threads)
     var disk: [CalibrationFile.Cell: (rates: [Double], bursts: [Double])] = [:]
     var memory: [Int: [Double]] = [:]
     var products: [ProductCell: [Double]] = [:]
     var pairs: (reads: [Double], computes: [Double]) = ([], [])
     var parts: [CalibrationModel.Parts] = []
+    var layerSeconds: [(decode: Double, prompt: Double)] = []
     for round in 0..<effort.rounds {
       let base = 0.1 + 0.9 * Double(round) / Double(effort.rounds)
       let span = 0.9 / Double(effort.rounds)
@@ -100,6 +103,7 @@ public struct Calibration {
       pairs.computes.append(pair.compute)
       try step(base + 0.95 * span, "a small model")
       parts.append(try model.measure(effort))
+      layerSeconds.append(try layers.layerSeconds(promptTokens: Self.promptTokens))
     }
     var profile = MachineProfile(
       name: "\(identity.processor), \(identity.threads) threads, \(identity.kernels); "
@@ -136,8 +140,16 @@ public struct Calibration {
     if let fault = profile.fault { throw StokerError.calibration(folder: folder, reason: fault) }
     CostModel(profile: profile, work: model.work).takeProducts(
       out: &profile, tokens: model.work.chunkTokens)
+    // What those layers take alone, of what they took.
+    let alone = CostModel(profile: profile, work: layers.work)
+      .residentSeconds(promptTokens: Self.promptTokens)
+    profile.decodeEfficiency = Figure(rounds: layerSeconds.map { alone.decode / $0.decode })
+    profile.promptEfficiency = Figure(rounds: layerSeconds.map { alone.prompt / $0.prompt })
     return profile
   }
+
+  /// Tokens of the prompt that a model's layers are timed with.
+  private static let promptTokens = 256
 
   /// What products are measured with.
   struct ProductCell: Hashable {

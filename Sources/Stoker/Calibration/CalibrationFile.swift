@@ -33,8 +33,8 @@ struct CalibrationFile {
     guard FileManager.default.createFile(atPath: path, contents: nil),
       let handle = FileHandle(forWritingAtPath: path)
     else { throw failure("no file can be made in it") }
-    // Opened for reading below, it needs no name any more.
-    defer { try? FileManager.default.removeItem(atPath: path) }
+    // Without a name it is gone with the process, however that ends.
+    try? FileManager.default.removeItem(atPath: path)
     do {
       let pieceByteCount = 8 << 20
       var random = SystemRandomNumberGenerator()
@@ -55,16 +55,19 @@ struct CalibrationFile {
         try progress(Double(done) / Double(byteCount))
       }
       try handle.synchronize()
-      try handle.close()
     } catch let error as StokerError {
       throw error
     } catch {
       throw failure("\(error.localizedDescription)")
     }
-    let file = try DataFile(path: path, direct: .auto)
+    let link = "/proc/self/fd/\(handle.fileDescriptor)"
+    let file = try DataFile(path: link, direct: .auto)
     direct = file.isDirect ? file : nil
-    buffered = try DataFile(path: path, direct: .off)
-    if let reason = file.fallbackReason { notes.append(reason) }
+    buffered = try DataFile(path: link, direct: .off)
+    try handle.close()
+    if file.fallbackReason != nil {
+      notes.append("the drive of '\(folder)' is read through the page cache: it refuses O_DIRECT")
+    }
   }
 
   /// How experts are read from here unless it is asked otherwise.

@@ -19,14 +19,17 @@ struct CalibrationModel {
   /// What it asks of the machine.
   let work: ModelWork
   private let model: MoEModel
-  private let shape = ModelShape.calibration
+  private let shape: ModelShape
 
   /// Makes the model in `folder`, where it does not stay.
-  init(folder: String, threads: Int) throws {
+  init(_ shape: ModelShape, _ quantization: SynthesisQuantization, folder: String, threads: Int)
+    throws
+  {
+    self.shape = shape
     let path = "\(folder)/.stoker-calibration-\(ProcessInfo.processInfo.processIdentifier).gguf"
     defer { try? FileManager.default.removeItem(atPath: path) }
     do {
-      try Synthesizer(shape: shape, quantization: .q8_0, seed: 1).write(
+      try Synthesizer(shape: shape, quantization: quantization, seed: 1).write(
         to: path, threadCount: threads)
       let file = try ModelFile(path: path)
       work = try file.work(ModelOptions(context: shape.contextLength))
@@ -75,6 +78,12 @@ struct CalibrationModel {
       _ = try logits.withUnsafeBufferPointer { try sampler.sample($0) }
       return Double(monotonicNanoseconds() - start) / 1e9 / Double(count)
     }
+  }
+
+  /// Seconds of one token's layers, and of a prompt's of so many tokens.
+  func layerSeconds(promptTokens: Int) throws -> (decode: Double, prompt: Double) {
+    _ = try prompt(at: 0, count: promptTokens)
+    return (try decode(at: 7, logits: .none), try prompt(at: 0, count: promptTokens))
   }
 
   /// Measures once.

@@ -50,7 +50,7 @@ public final class MachineProbe {
     products = try element.map {
       RandomProducts(
         $0, rows: isCached ? 256 : 1024, columns: isCached ? 256 : 2048,
-        in: RandomWeights(byteCount: isCached ? 1 << 20 : 64 << 20),
+        in: RandomWeights(byteCount: isCached ? 8 << 20 : 64 << 20),
         tokenCapacity: Self.promptTokens,
         kernels: Kernels(set: try KernelSet.selected()),
         pool: model.pool)
@@ -74,6 +74,14 @@ public final class MachineProbe {
     samples.append(sample)
   }
 
+  /// The mean of times, but for the tenth of them that is the longest and as many of the shortest: a sample
+  /// that the machine was stopped in would count for more than a run's share of that.
+  private static func mean(_ times: [Double]) -> Double {
+    let left = times.count / 10
+    let kept = times.sorted().dropFirst(left).dropLast(left)
+    return kept.reduce(0, +) / Double(kept.count)
+  }
+
   private func rate(_ products: RandomProducts, tokens: Int) -> Double {
     let start = monotonicNanoseconds()
     var bytes = 0
@@ -94,16 +102,14 @@ public final class MachineProbe {
       let expected = profile.productBytesPerSecond(
         work.expertMatrices[0][0].type, tokens: isPrompt ? Double(Self.promptTokens) : 1,
         isCached: isCached)
-      let seconds = seen.reduce(0) {
-        $0 + expected / (isPrompt ? $1.promptProducts : $1.products)
-      }
-      ratios.compute = Double(seen.count) / seconds
+      ratios.compute =
+        1 / Self.mean(seen.map { expected / (isPrompt ? $0.promptProducts : $0.products) })
     }
     if reader != nil,
       let expected = profile.burstSeconds(
         kind, blockBytes: work.meanMatrixByteCount, count: 3 * max(2, work.topK))
     {
-      ratios.disk = expected * Double(seen.count) / seen.reduce(0) { $0 + $1.all }
+      ratios.disk = expected / Self.mean(seen.map(\.all))
     }
     return ratios
   }
@@ -121,12 +127,11 @@ public final class MachineProbe {
     if kind != .cached { now = now.scalingDisk(by: ratios.disk) }
     let block = work.meanMatrixByteCount
     let all = 3 * max(2, work.topK)
-    func mean(_ seconds: (Sample) -> Double) -> Double {
-      seen.reduce(0) { $0 + seconds($1) } / Double(seen.count)
-    }
     let steady = CostModel(profile: now, work: work).measuredSteadyBytesPerSecond(kind) ?? 1
     now.disk.removeAll { $0.kind == kind }
-    for (depth, seconds) in [(3, mean(\.one)), (all, mean(\.all))] {
+    for (depth, seconds) in [
+      (3, Self.mean(seen.map(\.one))), (all, Self.mean(seen.map(\.all))),
+    ] {
       now.disk.append(
         DiskRate(
           kind: kind, blockBytes: block, depth: depth,
