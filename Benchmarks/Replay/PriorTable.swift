@@ -24,7 +24,8 @@ enum PriorTable {
       let tokens = (0..<real.eventCount).count {
         real.layer(of: $0) == 0 && real.phase(of: $0) == .decode
       }
-      let prior = RoutingPrior().trace(header, promptTokens: 0, tokens: min(tokens, 1000))
+      let prior = RoutingPrior(topK: header.geometry.topK, of: header.geometry.expertCount).trace(
+        header, promptTokens: 0, tokens: min(tokens, 1000))
       let rates = try [real, prior].map { try hitRates($0) }
       let cells = shares.indices.map { index in
         let (seen, supposed) = (rates[0][index], rates[1][index])

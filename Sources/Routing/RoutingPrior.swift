@@ -16,6 +16,13 @@ public struct RoutingPrior: Hashable, Sendable, Codable {
 
   public init() {}
 
+  /// What is supposed of a layer of so many experts: the smaller the part of them that a token uses, the
+  /// fewer of them get most of the choices. Real traces have 46 to 50 % for the hottest fifth where a token
+  /// uses an eighth to a tenth of the experts, and 75 to 77 % where it uses a twentieth.
+  public init(topK: Int, of expertCount: Int) {
+    hottestFifth = min(0.85, max(0.45, 0.95 - 3.6 * Double(topK) / Double(expertCount)))
+  }
+
   /// In words.
   public var summary: String {
     "no trace: supposed that a fifth of the experts gets \(Int(hottestFifth * 100)) % of the choices "

@@ -18,13 +18,13 @@ public struct Calibration {
     var rounds: Int { self == .whole ? 3 : 1 }
     /// The shortest measurement of the drive and of anything else, in nanoseconds.
     var diskNanoseconds: UInt64 { self == .whole ? 40_000_000 : 2_000_000 }
-    var nanoseconds: UInt64 { self == .whole ? 25_000_000 : 2_000_000 }
+    var nanoseconds: UInt64 { self == .whole ? 20_000_000 : 2_000_000 }
     /// Bytes of the file that is read.
     var fileByteCount: Int { self == .whole ? 2 << 30 : 32 << 20 }
     /// Numbers of tokens that products are measured with: for a decoded token, and for the experts of a prompt
     /// that few or many of its tokens use.
     var tokenCounts: [Int] {
-      self == .whole ? [1, 2, 4, 8, 16, 32, 64, 128, 256, 512] : [1, 16, 64]
+      self == .whole ? [1, 2, 4, 8, 16, 32, 128, 512] : [1, 16, 64]
     }
     var weightByteCount: Int { self == .whole ? 96 << 20 : 8 << 20 }
   }

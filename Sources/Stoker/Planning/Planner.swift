@@ -43,15 +43,16 @@ public struct Planner {
 
   /// - Parameters:
   ///   - profile: without `fault`.
-  ///   - trace: a trace of the model's routing; nil: `prior` stands for one.
+  ///   - trace: a trace of the model's routing; nil: `prior` stands for one, or what is supposed of the
+  ///     model's numbers.
   /// - Throws: `StokerError.trace` if the trace is of another model; `TraceError`.
   public init(
     _ subject: PlanSubject, profile: MachineProfile, trace: TraceSource?,
-    prior: RoutingPrior = RoutingPrior()
+    prior: RoutingPrior? = nil
   ) throws {
     self.subject = subject
     self.profile = profile
-    self.prior = prior
+    self.prior = prior ?? RoutingPrior(topK: subject.work.topK, of: subject.work.experts)
     cost = CostModel(profile: profile, work: subject.work)
     guard let trace else {
       self.trace = nil
