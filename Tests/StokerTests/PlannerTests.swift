@@ -155,7 +155,7 @@ import Testing
     #expect(subject.model.fileBytes > 500 << 30 && subject.model.fileBytes < 620 << 30)
     let planner = try Planner(
       subject, profile: #require(MachineProfile.preset("workstation")), trace: nil)
-    let plan = try planner.plan(Planner.Request(memory: 192 << 30))
+    let plan = try planner.plan(Planner.Request(memory: 48 << 30))
     #expect((0.1...0.95).contains(plan.prediction.hitRate))
     #expect(plan.prediction.binding == .drive)
   }
