@@ -10,7 +10,6 @@
 #include <sched.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 int clinux_open_read_only(const char *path, int direct) {
@@ -48,12 +47,6 @@ int clinux_direct_alignment(
   *memory_alignment = buffer.words[clinux_memory_align_at / 4];
   *offset_alignment = buffer.words[clinux_offset_align_at / 4];
   return *memory_alignment && *offset_alignment ? 0 : -EOPNOTSUPP;
-}
-
-long clinux_read_cached(int descriptor, void *buffer, size_t count, uint64_t offset) {
-  struct iovec piece = {buffer, count};
-  ssize_t result = preadv2(descriptor, &piece, 1, (off_t)offset, RWF_NOWAIT);
-  return result < 0 ? -errno : result;
 }
 
 void clinux_futex_wait(uint32_t *word, uint32_t expected) {

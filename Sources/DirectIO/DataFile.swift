@@ -78,21 +78,6 @@ package final class DataFile: Sendable {
   /// Asks the page cache to forget what it holds of the file and has been written.
   package func forgetCached() { _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
 
-  /// The share of the file that the page cache has, from a look at 256 places; nil where the system does not
-  /// say. A file that is read past the page cache has to be opened once more for it.
-  package func cachedShare() -> Double? {
-    guard !isDirect, byteCount > 0 else { return isDirect ? nil : 1 }
-    let count = min(256, byteCount)
-    var found = 0
-    var byte: UInt8 = 0
-    for index in 0..<count {
-      let offset = UInt64(byteCount / count * index)
-      let result = clinux_read_cached(descriptor, &byte, 1, offset)
-      if result > 0 { found += 1 } else if result != -Int(EAGAIN) { return nil }
-    }
-    return Double(found) / Double(count)
-  }
-
   /// The bytes of the largest extent that `byteCount` bytes can need, wherever they begin.
   package func largestSpan(byteCount: Int) -> Int {
     (byteCount + 2 * (alignment - 1)) / alignment * alignment

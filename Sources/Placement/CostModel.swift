@@ -145,7 +145,7 @@ public struct CostModel: Sendable {
   public func prompt(
     tokens: Int, reads kind: ReadKind, touched: (Int) -> Double, resident: Double, waveBytes: Int
   ) -> Prompt? {
-    guard let steady = streamBytesPerSecond(kind) else { return nil }
+    guard let steady = steadyBytesPerSecond(kind) else { return nil }
     var prompt = Prompt()
     var position = 0
     let layers = Double(work.layers)
@@ -160,13 +160,9 @@ public struct CostModel: Sendable {
       let experts = used * expertSeconds(tokens: perExpert)
       let first = kind == .cached ? 0 : min(bytes, Double(waveBytes)) / steady
       let mixed = kind == .cached ? experts + reading : first + max(experts, reading - first)
-      let lookBack = Double(position) + Double(count) / 2
-      let beside =
-        denseSeconds(tokens: Double(count))
-        + Double(count) * lookBack * Double(work.keyValueBytesPerPosition)
-        / profile.promptContextBytesPerSecond.value
-        + Double(count * work.hiddenSize) * layers * profile.promptValueSeconds.value
-      prompt.seconds += layers * (mixed + profile.layerSeconds.value) + beside
+      prompt.seconds +=
+        layers * (mixed + profile.layerSeconds.value)
+        + chunkSeconds(tokens: count, position: position)
       prompt.stallSeconds += layers * (mixed - experts)
       prompt.readBytes += layers * bytes
       position += count
@@ -175,8 +171,18 @@ public struct CostModel: Sendable {
     return prompt
   }
 
-  /// Bytes per second of a long row of an experts' matrices, as deep as was measured.
-  private func streamBytesPerSecond(_ kind: ReadKind) -> Double? {
+  /// Seconds of a chunk of a prompt from `position` on beside its experts and what each layer takes anyway.
+  private func chunkSeconds(tokens: Int, position: Int) -> Double {
+    let lookBack = Double(position) + Double(tokens) / 2
+    return denseSeconds(tokens: Double(tokens))
+      + Double(tokens) * lookBack * Double(work.keyValueBytesPerPosition)
+      / profile.promptContextBytesPerSecond.value
+      + Double(tokens * work.hiddenSize) * Double(work.layers) * profile.promptValueSeconds.value
+  }
+
+  /// Bytes per second of a long row of experts' matrices, as deep as was measured: what the drive gives at
+  /// most while something is computed; nil if reads of `kind` were not measured.
+  public func steadyBytesPerSecond(_ kind: ReadKind) -> Double? {
     let rates = profile.disk.filter { $0.kind == kind }
     guard let depth = rates.map(\.depth).max() else { return nil }
     let row = rates.filter { $0.depth == depth }.sorted { $0.blockBytes < $1.blockBytes }
@@ -215,23 +221,17 @@ public struct CostModel: Sendable {
       + layers * (Double(work.topK) * expertSeconds(tokens: 1) + profile.layerSeconds.value)
     let perExpert = Double(tokens * work.topK) / Double(work.experts)
     let prompt =
-      denseSeconds(tokens: Double(tokens))
+      chunkSeconds(tokens: tokens, position: 0)
       + layers
       * (Double(work.experts) * expertSeconds(tokens: perExpert) + profile.layerSeconds.value)
-      + Double(tokens * tokens / 2) * Double(work.keyValueBytesPerPosition)
-      / profile.promptContextBytesPerSecond.value
-      + Double(tokens * work.hiddenSize) * layers * profile.promptValueSeconds.value
     return (decode, prompt)
   }
 
   // MARK: - Bounds
 
-  /// Bytes per second that the drive gives at most, for the bound in which all overlaps.
-  public func steadyBytesPerSecond(_ kind: ReadKind) -> Double? { streamBytesPerSecond(kind) }
-
-  /// The same as it was measured, with nothing computed meanwhile.
+  /// `steadyBytesPerSecond` as it was measured, with nothing computed meanwhile.
   public func measuredSteadyBytesPerSecond(_ kind: ReadKind) -> Double? {
-    streamBytesPerSecond(kind).map {
+    steadyBytesPerSecond(kind).map {
       kind == .cached ? $0 : $0 / min(1, profile.contention.readShare.value)
     }
   }

@@ -76,7 +76,7 @@ public struct RoutingPrior: Hashable, Sendable, Codable {
         event.experts += generator.next(layer: layer)
         for distance in header.predictionDistances {
           event.predictions += generator.prediction(
-            of: event.experts, layer: layer, recall: recall[distance] ?? 0)
+            of: event.experts, recall: recall[distance] ?? 0)
         }
         trace.append(event)
       }
@@ -100,7 +100,7 @@ extension RoutingTrace {
       if event.phase == .decode, event.experts.count == header.geometry.topK {
         for distance in header.predictionDistances {
           event.predictions += generator.prediction(
-            of: event.experts, layer: event.layer, recall: recall[distance]!)
+            of: event.experts, recall: recall[distance]!)
         }
       }
       result.append(event)
@@ -167,7 +167,7 @@ extension RoutingPrior {
     }
 
     /// Scores that name `experts` but for those it misses, in the place of which it names others.
-    mutating func prediction(of experts: [UInt16], layer: Int, recall: Double) -> [UInt8] {
+    mutating func prediction(of experts: [UInt16], recall: Double) -> [UInt8] {
       var codes = Array(repeating: UInt8(64), count: geometry.expertCount)
       for index in codes.indices { codes[index] += UInt8(below(32)) }
       for expert in experts {

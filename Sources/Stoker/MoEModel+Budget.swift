@@ -64,10 +64,10 @@ extension MoEModel {
     try ledger.resize(
       budget: memory, Self.slotEntry, byteCount: MemoryLedger.footprint(plan.byteCount))
     runtime.resize(to: plan, memory: slots)
+    defer { note(runtime.slotPlan, predictor: transformer.predictor?.kind) }
     if readsAhead, transformer.predictor == nil, runtime.canPrefetch, let kind = shape.predictor {
       transformer.predictor = try predictor(kind, shape, ledger: ledger)
     }
-    note(runtime.slotPlan, predictor: transformer.predictor?.kind)
   }
 
   private static let predictorEntries = ["predictor", "predictor heads"]

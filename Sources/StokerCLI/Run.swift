@@ -137,6 +137,7 @@ struct Run: ParsableCommand {
         options.prefetch = .off
       }
     }
+    planned?.switchesPrefetch = record == nil && arguments.prefetch == .auto
     if let planned, !json { Terminal.note(planned.line) }
     if record == nil { options.historyFolder = folder }
     let loaded = try loadModel(file, options)

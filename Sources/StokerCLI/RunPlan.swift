@@ -13,6 +13,9 @@ struct RunPlan {
   private var watch: DriftWatch?
   /// What was predicted last, after something had changed; nil if nothing has.
   private var predicted: Double?
+  /// Whether a drift may begin or end reading ahead: not where the user has said, nor under a recording,
+  /// which is replayed in slots that stay.
+  var switchesPrefetch = true
   private let start = ContinuousClock.now
   /// Decoded tokens from which on a run's speed says something.
   private static let enoughTokens = 16
@@ -149,7 +152,9 @@ struct RunPlan {
       let new = try changed.plan(request)
       text +=
         "; \(formatFixed(new.prediction.tokensPerSecond, digits: 2)) tokens/s predicted from here"
-      if new.choice.prefetch != model.readsAhead, !model.configuration.holdsEveryExpert {
+      if switchesPrefetch, new.choice.prefetch != model.readsAhead,
+        !model.configuration.holdsEveryExpert
+      {
         try model.setReadsAhead(new.choice.prefetch)
         text +=
           new.choice.prefetch ? ", experts are read ahead now" : ", none is read ahead any more"
@@ -182,6 +187,7 @@ struct RunPlan {
     }
     guard let folder else { return text }
     var log = PredictionLog(folder: folder)
+    if let refusal = log.refusal { text += "; \(refusal)" }
     do {
       try log.append(entry)
     } catch {

@@ -186,5 +186,7 @@ import Testing
     #expect(abs((again.medianError ?? 0) - 0.1) < 1e-9)
     try Data("no log".utf8).write(to: folder.appendingPathComponent("predictions.json"))
     #expect(PredictionLog(folder: folder.path).entries.isEmpty)
+    #expect(PredictionLog(folder: folder.path).refusal?.contains("predictions.json") == true)
+    #expect(again.refusal == nil)
   }
 }

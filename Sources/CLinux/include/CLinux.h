@@ -11,11 +11,6 @@ int clinux_open_read_only(const char *_Nonnull path, int direct);
 int clinux_direct_alignment(
     int descriptor, uint32_t *_Nonnull offset_alignment, uint32_t *_Nonnull memory_alignment);
 
-/// Reads up to `count` bytes at `offset` if the page cache has them: returns how many it gave, 0 at the end
-/// of the file or -errno, -EAGAIN where a drive would have to be asked.
-long clinux_read_cached(
-    int descriptor, void *_Nonnull buffer, size_t count, uint64_t offset);
-
 /// Sleeps while *word == expected; may return early.
 void clinux_futex_wait(uint32_t *_Nonnull word, uint32_t expected);
 /// Wakes at most `count` sleepers on `word`.

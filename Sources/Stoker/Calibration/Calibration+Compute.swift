@@ -3,16 +3,7 @@ internal import Tensors
 
 extension Calibration {
   /// Units of work per second of `body`, which does some and says how much.
-  func rate(_ body: () -> Int) -> Double {
-    let start = monotonicNanoseconds()
-    var work = 0
-    var elapsed: UInt64 = 0
-    repeat {
-      work += body()
-      elapsed = monotonicNanoseconds() - start
-    } while elapsed < effort.nanoseconds
-    return Double(work) / (Double(elapsed) / 1e9)
-  }
+  func rate(_ body: () -> Int) -> Double { workPerSecond(for: effort.nanoseconds, body) }
 
   /// Bytes per second of plain reading, by number of threads.
   func memoryRates() throws -> [(threads: Int, rate: Double)] {
@@ -64,4 +55,16 @@ extension Calibration {
       min(1, readTogether / readAlone), min(1, Double(computed) / seconds / alone)
     )
   }
+}
+
+/// Units of work per second of `body`, which does some and says how much, again and again for so long.
+func workPerSecond(for nanoseconds: UInt64, _ body: () -> Int) -> Double {
+  let start = monotonicNanoseconds()
+  var work = 0
+  var elapsed: UInt64 = 0
+  repeat {
+    work += body()
+    elapsed = monotonicNanoseconds() - start
+  } while elapsed < nanoseconds
+  return Double(work) / (Double(elapsed) / 1e9)
 }

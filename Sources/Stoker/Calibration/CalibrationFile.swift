@@ -133,7 +133,6 @@ struct CalibrationReader {
   private let memory: Arena
   private var order: [Int]
   private var next = 0
-  private var failure: IOError?
 
   init(_ file: DataFile, cell: CalibrationFile.Cell) throws {
     self.file = file

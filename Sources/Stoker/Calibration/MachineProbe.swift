@@ -83,16 +83,11 @@ public final class MachineProbe {
   }
 
   private func rate(_ products: RandomProducts, tokens: Int) -> Double {
-    let start = monotonicNanoseconds()
-    var bytes = 0
-    while monotonicNanoseconds() - start < 30_000_000 {
-      bytes += products.run(RandomProducts.batchCount, tokens: tokens)
-    }
-    return Double(bytes) / (Double(monotonicNanoseconds() - start) / 1e9)
+    workPerSecond(for: 30_000_000) { products.run(RandomProducts.batchCount, tokens: tokens) }
   }
 
-  /// The rate of products over that of the profile, a prompt's where all of the samples have it, and of a layer's reads: the mean of times of some of
-  /// the samples; 1 where there are none.
+  /// The rate of products over that of the profile, a prompt's where all of the samples have it, and of a
+  /// layer's reads: the mean of times of some of the samples; 1 where there are none.
   public func ratios(_ range: some RangeExpression<Int>) -> (compute: Double, disk: Double) {
     let seen = samples[range]
     guard !seen.isEmpty else { return (1, 1) }
@@ -191,19 +186,6 @@ private final class BurstReader {
 }
 
 extension ModelFile {
-  /// The share of the model's files that the page cache has; nil where the system does not say.
-  /// - Throws: an error that names the file that could not be opened.
-  public func cachedShare() throws -> Double? {
-    var bytes = 0.0
-    for file in checkpointFiles {
-      guard let share = try DataFile(path: file.path, direct: .off).cachedShare() else {
-        return nil
-      }
-      bytes += share * Double(file.byteCount)
-    }
-    return bytes / Double(max(1, checkpointFiles.reduce(0) { $0 + $1.byteCount }))
-  }
-
   /// Reads all of the model's files once, so that the page cache holds them if it has the room.
   ///
   /// - Parameter progress: called with the bytes done and all; what it throws ends the reading.

@@ -25,7 +25,7 @@ extension Planner {
     let holdsDense = denseBytes <= left
     if holdsDense { left -= denseBytes }
 
-    let shares = simulation.useShares
+    let shares = TouchedExperts(simulation.routing, onlyPrompts: false).shares
     let hostSeconds = cost.expertSeconds(tokens: 1)
     let deviceSeconds = cost.deviceSeconds(device, tokens: 1)
     let missSeconds =

@@ -225,10 +225,8 @@ public struct Planner {
     var positions: Double
     /// The experts of a mean layer that so many tokens touch together.
     var touched: (Int) -> Double
-    /// The routing that was replayed, and the probability that a token uses each expert of each layer,
-    /// [layers * experts].
+    /// The routing that was replayed.
     var routing: RoutingTrace
-    var useShares: [Double]
   }
 
   private func simulate(
@@ -258,7 +256,7 @@ public struct Planner {
     let unions = TouchedExperts(routing)
     return Simulation(
       row: row, hardware: hardware, positions: positions, touched: { unions.count(tokens: $0) },
-      routing: routing, useShares: TouchedExperts(routing, onlyPrompts: false).shares)
+      routing: routing)
   }
 
   private func priorTrace(_ request: Request, predicting: Bool) -> RoutingTrace {

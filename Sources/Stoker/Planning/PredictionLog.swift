@@ -38,12 +38,19 @@ public struct PredictionLog: Sendable {
   /// Runs that are kept.
   private static let capacity = 64
 
-  /// The log in `folder`. One that cannot be read is as if there were none, and is replaced by the next.
+  /// Why the log that is there is not used, in words; it is replaced by the next.
+  public private(set) var refusal: String?
+
+  /// The log in `folder`; one that is damaged is told in `refusal`.
   public init(folder: String) {
     path = "\(folder)/predictions.json"
     let data = FileManager.default.contents(atPath: path)
     let content = data.flatMap { try? JSONDecoder().decode(Content.self, from: $0) }
     entries = content.map { $0.version == 1 ? $0.runs : [] } ?? []
+    if data != nil, content?.version != 1 {
+      refusal =
+        "the errors of earlier runs in '\(path)' are not used: it is damaged, and begun anew"
+    }
   }
 
   /// The median of the errors' sizes; nil without runs.
