@@ -88,7 +88,7 @@ let package = Package(
     .executableTarget(
       name: "PrefetchBenchmark",
       dependencies: [
-        "ExpertRuntime", "Models", "Stoker",
+        "ExpertRuntime", "Models", "Placement", "Stoker",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],

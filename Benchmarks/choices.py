@@ -1,22 +1,29 @@
 #!/usr/bin/env python3
 """Whether the planned way to run a model is the fastest there is, by running the alternatives.
 
-    Benchmarks/choices.py [--runs 3] [--cells olmoe-q4_0:25 ...]
+    sudo Benchmarks/choices.py [--runs 3] [--cells olmoe-q4_0:25 ...]
 
-For each cell, a model and a share of its experts, reads every way that may be chosen past the page cache:
-none ahead, what pays, and at most 1, 2 or 4 experts of a layer ahead, in turn, and prints the medians beside
-what `stoker plan` chose from a trace of the same prompt. The profile of the machine is the one that
-Benchmarks/plan.py measured, if it has been run, else it is measured first.
+For each cell, a model and a share of its experts, reads in turn every way that may be chosen: past the page
+cache with none ahead, what pays, and at most 1, 2 or 4 experts of a layer ahead; and through the page cache
+with none ahead and what pays. Prints the medians of tokens/s and what `stoker plan` chose from a trace of the
+same prompt. All is done in a memory control group of the budget and a thirty-second of the experts (at least
+4 MiB), so that no page cache beside the budget answers. The profile of the machine is the one that Benchmarks/plan.py measured, if it has been run,
+else it is measured first.
+
+Needs root and ../shared/tools (capped.sh).
 """
 import json
 import os
+import random
 import statistics
 import sys
 
 import common
 import plan
 
-WAYS = ["off", "auto", "1", "2", "4"]
+# --direct and --prefetch.
+WAYS = [("on", "off"), ("on", "auto"), ("on", "1"), ("on", "2"), ("on", "4"), ("off", "off"), ("off", "auto")]
+NAMES = ["direct", "direct, auto", "direct, 1", "direct, 2", "direct, 4", "buffered", "buffered, auto"]
 
 
 def parse_arguments():
@@ -28,21 +35,30 @@ def parse_arguments():
 
 
 def budget(stoker, model, share, tokens):
+    """The budget that holds so many percent of the experts, and the cap on it and the page cache together."""
     summary = common.inspect(stoker, model, "--context", 384 + tokens)
     memory = summary["full_budget"] - int(summary["expert_bytes"] * (1 - share / 100))
-    return max(memory, summary["minimum_budget"] + (1 << 20))
+    memory = max(memory, summary["minimum_budget"] + (1 << 20))
+    return memory, memory + max(4 << 20, summary["expert_bytes"] // 32)
 
 
-def run(stoker, model, memory, tokens, prompt, way, threads):
+def capped(limit):
+    return [common.TOOLS / "capped.sh", limit]
+
+
+def run(stoker, model, memory, limit, tokens, prompt, way, threads):
+    direct, prefetch = way
     report = json.loads(common.run(
-        [stoker, "run", model, "--memory", memory, "--context", 384 + tokens, "--prompt-file", prompt,
-         "--max-tokens", tokens, "--ignore-end", "--no-history", "--prefetch", way, "--threads", threads,
-         "--json"], env={**os.environ, "XDG_CACHE_HOME": "/nonexistent"}))
+        [*capped(limit), stoker, "run", model, "--memory", memory, "--context", 384 + tokens,
+         "--prompt-file", prompt, "--max-tokens", tokens, "--ignore-end", "--no-history", "--direct", direct,
+         "--prefetch", prefetch, "--threads", threads, "--json"],
+        env={**os.environ, "XDG_CACHE_HOME": "/nonexistent"}))
     return report["statistics"]["tokens_per_second"]
 
 
 def main():
     arguments = parse_arguments()
+    common.check_machine("memory control groups need it")
     stoker = common.build("stoker")
     directory = arguments.work_directory
     directory.mkdir(parents=True, exist_ok=True)
@@ -51,7 +67,7 @@ def main():
         common.run([stoker, "calibrate", "--directory", directory])
     prompt = directory / "prompt.txt"
     prompt.write_text(plan.TEXT)
-    common.print_header("model", "experts", *WAYS, "planned", "of the best")
+    common.print_header("model", "experts", *NAMES, "planned", "of the best")
     for cell in arguments.cells:
         name, share = cell.split(":")
         print(cell, file=sys.stderr)
@@ -59,20 +75,22 @@ def main():
         model = plan.find_model(stoker, directory, name)
         trace = directory / f"{name}.moetrace"
         plan.record(stoker, model, trace, prompt, tokens)
-        memory = budget(stoker, model, int(share), tokens)
+        memory, limit = budget(stoker, model, int(share), tokens)
         chosen = json.loads(common.run(
-            [stoker, "plan", model, "--memory", memory, "--trace", trace, "--max-tokens", tokens,
-             "--context", 384 + tokens, "--threads", arguments.threads, "--json"]))
+            [*capped(limit), stoker, "plan", model, "--memory", memory, "--trace", trace,
+             "--max-tokens", tokens, "--context", 384 + tokens, "--threads", arguments.threads, "--json"]))
         speeds = {way: [] for way in WAYS}
-        for _ in range(arguments.runs):
-            for way in WAYS:
+        # So fast that a run is short.
+        for _ in range(arguments.runs * (3 if name == "demo" else 1)):
+            for way in random.sample(WAYS, len(WAYS)):
                 speeds[way].append(
-                    run(stoker, model, memory, tokens, prompt, way, arguments.threads))
+                    run(stoker, model, memory, limit, tokens, prompt, way, arguments.threads))
         medians = {way: statistics.median(values) for way, values in speeds.items()}
-        planned = "auto" if chosen["choice"]["prefetch"] else "off"
+        planned = ("on" if chosen["choice"]["reads"] == "direct" else "off",
+                   "auto" if chosen["choice"]["prefetch"] else "off")
         common.print_row(
             name, f"{chosen['slots']} of {chosen['model']['layers'] * chosen['model']['experts']}",
-            *(f"{medians[way]:.2f}" for way in WAYS), planned,
+            *(f"{medians[way]:.2f}" for way in WAYS), NAMES[WAYS.index(planned)],
             f"{medians[planned] / max(medians.values()):.3f}")
 
 

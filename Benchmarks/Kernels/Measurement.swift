@@ -35,21 +35,10 @@ struct Effort {
     // The first round warms up what is computed only once.
     for round in 0...rounds {
       for (index, body) in bodies.enumerated() {
-        let rate = rate(body)
+        let rate = workPerSecond(for: nanoseconds, body)
         if round > 0 { samples[index].append(rate) }
       }
     }
     return samples.map(Spread.init)
-  }
-
-  private func rate(_ body: () -> Double) -> Double {
-    let start = monotonicNanoseconds()
-    var work = 0.0
-    var elapsed: UInt64 = 0
-    repeat {
-      work += body()
-      elapsed = monotonicNanoseconds() - start
-    } while elapsed < nanoseconds
-    return work / (Double(elapsed) / 1e9)
   }
 }

@@ -3,6 +3,7 @@ import ExpertRuntime
 import Foundation
 import Logging
 import Models
+import Placement
 import Stoker
 
 /// Decodes the same tokens with prefetch and without, token by token in turn, in one process.
@@ -44,6 +45,13 @@ struct PrefetchBenchmark: ParsableCommand {
   @Option(help: "gate-reuse, corrected or fitted.")
   var predictor: String?
 
+  @Option(
+    help: """
+      What 'stoker calibrate' has written: the side with prefetch does what 'stoker run' plans on such a \
+      machine. Where it plans none, both sides are the same and are not run.
+      """)
+  var profile: String?
+
   func run() throws {
     print(
       "| model | experts in memory | reads | off tokens/s | auto tokens/s | ratio | idle | bound | hits | used | in time | predictor |"
@@ -69,6 +77,14 @@ struct PrefetchBenchmark: ParsableCommand {
     options.memory = needs.minimumBudget - needs.minimumSlots + Int(share * Double(needs.allSlots))
     options.memory = max(options.memory!, needs.minimumBudget)
     let logger = Logger(label: "benchmark")
+    let name = file.path.split(separator: "/").last.map(String.init) ?? file.path
+    if let profile, try !plansPrefetch(file, options, profile: profile) {
+      let reads = direct == .on ? "direct" : "buffered"
+      print(
+        "| \(name) | \(Int(share * 100)) % | \(reads) | - | - | 1 (none planned) | - | - | - | - | - | - |"
+      )
+      return
+    }
     options.prefetch = .off
     let off = try Cell(file, options, logger)
     options.prefetch = depth.map(PrefetchMode.depth) ?? .auto
@@ -82,7 +98,6 @@ struct PrefetchBenchmark: ParsableCommand {
     }
     let ratios = zip(off.blocks, auto.blocks).map { $0 / $1 }.sorted()
     let ledger = auto.experts.totalPrefetch
-    let name = file.path.split(separator: "/").last.map(String.init) ?? file.path
     func number(_ value: Double?, _ digits: Int = 2) -> String {
       guard let value else { return "-" }
       let scale = [1.0, 10, 100, 1000][digits]
@@ -98,6 +113,20 @@ struct PrefetchBenchmark: ParsableCommand {
       number(Double(auto.experts.predictionNanoseconds) / 1e9 / auto.seconds, 3),
     ]
     print("| " + columns.joined(separator: " | ") + " |")
+  }
+
+  /// Whether a run with `options` would read ahead, by its own plan.
+  private func plansPrefetch(
+    _ file: ModelFile, _ options: ModelOptions, profile: String
+  ) throws -> Bool {
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    let machine = try decoder.decode(
+      MachineProfile.self, from: Data(contentsOf: URL(fileURLWithPath: profile)))
+    let planner = try Planner(PlanSubject(file, options: options), profile: machine, trace: nil)
+    var request = Planner.Request(memory: options.memory!, promptTokens: 1, tokens: tokens)
+    request.reads = [options.direct == .off ? .cached : .direct]
+    return try planner.plan(request).choice.prefetch
   }
 
   private func tokenIDs(_ file: ModelFile) throws -> [Int32] {

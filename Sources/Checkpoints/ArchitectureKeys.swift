@@ -64,27 +64,15 @@ struct ArchitectureKeys {
   /// Checks that no key asks for a computation that the supported architectures do not have.
   ///
   /// A file may state such a feature though converters do not; ignoring it would give wrong output.
-  func refuseUnsupportedFeatures() throws(CheckpointError) {
-    for key in [
-      "expert_shared_count", "expert_shared_feed_forward_length", "leading_dense_block_count",
-      "nextn_predict_layers", "attention.sliding_window",
-    ] {
-      try expect(key, integer: 0)
-    }
+  func refuseUnsupportedFeatures(_ traits: ArchitectureTraits) throws(CheckpointError) {
+    try expect("attention.sliding_window", integer: 0)
+    if !traits.mayBeginDense { try expect("leading_dense_block_count", integer: 0) }
+    if !traits.mayPredictFurther { try expect("nextn_predict_layers", integer: 0) }
+    try expect("interleave_moe_layer_step", integer: 1)
     for key in ["expert_group_count", "expert_group_used_count"] {
       if let found = try source.integerIfPresent(name(key)), found > 1 {
         throw invalid(key, "\(found)", "at most 1, as nothing else is supported")
       }
-    }
-    // 0 is "not stated" and 1 softmax (`llama_expert_gating_func_type`).
-    let gating = "expert_gating_func"
-    if let found = try source.integerIfPresent(name(gating)), !(0...1).contains(found) {
-      throw invalid(gating, "\(found)", "1 (softmax), as nothing else is supported")
-    }
-    // Zero means that weights are not scaled.
-    let scale = "expert_weights_scale"
-    if let found = try source.floatIfPresent(name(scale)), found != 0, found != 1 {
-      throw invalid(scale, "\(found)", "1, as nothing else is supported")
     }
     try expect("attention.causal", bool: true)
   }

@@ -5,7 +5,8 @@ extension Checkpoint {
   /// of its shape and of a type that can be computed, and none besides.
   ///
   /// A tensor that is not known (a bias, `rope_freqs.weight`) would change the output if it were
-  /// used, so it is refused rather than ignored.
+  /// used, so it is refused rather than ignored. Blocks after the last layer predict further tokens and
+  /// change none: they may hold anything.
   /// - Throws: `.missingTensor`, `.wrongShape`, `.unsupportedElementType` or `.unsupportedTensor`.
   package func validateTensors(_ model: ModelDescription) throws(CheckpointError) {
     var known: Set<String> = []
@@ -15,10 +16,13 @@ extension Checkpoint {
     }
     for expected in ExpectedTensor.outsideLayers(model) { try check(expected) }
     for layer in 0..<model.layerCount {
-      for expected in ExpectedTensor.dense(layer: layer, model) { try check(expected) }
+      for expected in ExpectedTensor.attention(layer: layer, model) { try check(expected) }
+      for expected in ExpectedTensor.feedForward(layer: layer, model) { try check(expected) }
+      guard layer >= model.denseLayerCount else { continue }
       for expected in ExpectedTensor.experts(layer: layer, model) { try check(expected) }
     }
-    for name in tensorOrder where !known.contains(name) {
+    for name in tensorOrder
+    where !known.contains(name) && !model.isAfterLastLayer(tensor: name) {
       throw .unsupportedTensor(path: path(of: name), tensor: name)
     }
   }
@@ -59,9 +63,9 @@ struct ExpectedTensor {
     ExpectedTensor(name: name, shape: shape, types: matrixTypes)
   }
 
-  /// Norm weights, which every converter keeps in F32.
+  /// Norm weights and biases, which llama.cpp's converter keeps in F32 and others in the model's type.
   private static func vector(_ name: String, _ count: Int) -> ExpectedTensor {
-    ExpectedTensor(name: name, shape: [count], types: [.f32])
+    ExpectedTensor(name: name, shape: [count], types: [.f32, .f16, .bf16])
   }
 
   /// The embedding, the last norm and, unless it is tied, the output projection.
@@ -76,24 +80,63 @@ struct ExpectedTensor {
     return tensors
   }
 
-  /// Attention, norms and router of a layer.
-  static func dense(layer: Int, _ model: ModelDescription) -> [ExpectedTensor] {
+  /// Attention of a layer, and its two norms.
+  static func attention(layer: Int, _ model: ModelDescription) -> [ExpectedTensor] {
     let prefix = "blk.\(layer)"
-    let (queryNormSize, keyNormSize) =
-      switch model.queryKeyNorm {
-      case .projection: (model.querySize, model.keyValueSize)
-      case .head: (model.headDimension, model.headDimension)
-      }
-    return [
+    var tensors = [
       vector("\(prefix).attn_norm.weight", model.hiddenSize),
       matrix("\(prefix).attn_q.weight", [model.hiddenSize, model.querySize]),
       matrix("\(prefix).attn_k.weight", [model.hiddenSize, model.keyValueSize]),
       matrix("\(prefix).attn_v.weight", [model.hiddenSize, model.keyValueSize]),
       matrix("\(prefix).attn_output.weight", [model.querySize, model.hiddenSize]),
-      vector("\(prefix).attn_q_norm.weight", queryNormSize),
-      vector("\(prefix).attn_k_norm.weight", keyNormSize),
-      vector("\(prefix).ffn_norm.weight", model.hiddenSize),
-      matrix("\(prefix).ffn_gate_inp.weight", [model.hiddenSize, model.expertCount]),
+      vector("\(prefix).\(model.feedForwardNorm).weight", model.hiddenSize),
+    ]
+    if model.hasProjectionBias {
+      tensors += [
+        vector("\(prefix).attn_q.bias", model.querySize),
+        vector("\(prefix).attn_k.bias", model.keyValueSize),
+        vector("\(prefix).attn_v.bias", model.keyValueSize),
+      ]
+    }
+    if let norm = model.queryKeyNorm {
+      let sizes =
+        norm == .projection
+        ? (model.querySize, model.keyValueSize) : (model.headDimension, model.headDimension)
+      tensors += [
+        vector("\(prefix).attn_q_norm.weight", sizes.0),
+        vector("\(prefix).attn_k_norm.weight", sizes.1),
+      ]
+    }
+    return tensors
+  }
+
+  /// What a layer has for all tokens after its attention: router and shared expert, or one network.
+  static func feedForward(layer: Int, _ model: ModelDescription) -> [ExpectedTensor] {
+    let prefix = "blk.\(layer)"
+    guard layer >= model.denseLayerCount else {
+      return network("\(prefix).ffn_", "", model, size: model.denseFeedForwardSize)
+    }
+    var tensors = [
+      matrix("\(prefix).ffn_gate_inp.weight", [model.hiddenSize, model.expertCount])
+    ]
+    if model.router.hasCorrection {
+      tensors.append(vector("\(prefix).exp_probs_b.bias", model.expertCount))
+    }
+    guard model.sharedFeedForwardSize > 0 else { return tensors }
+    if model.gatesSharedExpert {
+      tensors.append(vector("\(prefix).ffn_gate_inp_shexp.weight", model.hiddenSize))
+    }
+    return tensors
+      + network("\(prefix).ffn_", "_shexp", model, size: model.sharedFeedForwardSize)
+  }
+
+  private static func network(
+    _ prefix: String, _ suffix: String, _ model: ModelDescription, size: Int
+  ) -> [ExpectedTensor] {
+    [
+      matrix("\(prefix)gate\(suffix).weight", [model.hiddenSize, size]),
+      matrix("\(prefix)up\(suffix).weight", [model.hiddenSize, size]),
+      matrix("\(prefix)down\(suffix).weight", [size, model.hiddenSize]),
     ]
   }
 
@@ -115,5 +158,14 @@ struct ExpectedTensor {
       matrix("blk.\(layer).ffn_up_exps.weight", inner),
       matrix("blk.\(layer).ffn_down_exps.weight", outer),
     ]
+  }
+}
+
+extension ModelDescription {
+  /// Whether `tensor` is of a block after the last layer.
+  func isAfterLastLayer(tensor: String) -> Bool {
+    let parts = tensor.split(separator: ".", maxSplits: 2)
+    guard parts.count == 3, parts[0] == "blk", let block = Int(parts[1]) else { return false }
+    return block >= layerCount && ArchitectureTraits(architecture).mayPredictFurther
   }
 }

@@ -1,6 +1,7 @@
 internal import Glibc
 
-/// A GGUF checkpoint, one file or split over several: its metadata and where each tensor lies.
+/// A checkpoint: its metadata and where each tensor lies. It is GGUF, one file or split over several, or a
+/// folder of Hugging Face's, whose names and keys have become GGUF's.
 ///
 /// Only headers are read. Everything here has been checked against the files: tensors lie within
 /// them, aligned, whole and apart from each other.
@@ -13,24 +14,29 @@ package struct Checkpoint: MetadataSource, Sendable {
     package let byteCount: UInt64
   }
 
-  /// The path that was opened; of a split checkpoint, any of its files.
+  /// The path that was opened; of a split checkpoint, any of its files; a folder, if it is one.
   package let path: String
   /// The files, in the order of the split.
   package let files: [File]
   /// The bytes of all files.
   package let byteCount: UInt64
-  /// The GGUF version of the first file.
-  package let version: UInt32
+  /// The GGUF version of the first file; nil for a folder.
+  package let version: UInt32?
   /// The metadata of all files; `split.no` and `general.alignment` are the first file's.
   package let metadata: [String: MetadataValue]
   /// The tensors by name.
   package let tensors: [String: TensorInfo]
   /// The names of the tensors, by file and offset.
   package let tensorOrder: [String]
+  /// Where each expert lies of those stacks that lie scattered; of the others one follows the other.
+  let stacks: [String: [ExpertSlice]]
 
   /// Reads the headers of the checkpoint at `path`; any file of a split one finds the others.
   /// - Throws: `CheckpointError` for a file that cannot be read or breaks the format's rules.
   package static func open(_ path: String) throws(CheckpointError) -> Checkpoint {
+    if let folder = HuggingFaceFolder.folder(of: path) {
+      return try HuggingFaceFolder.open(folder)
+    }
     let opened = try GGUFHeader(path: path, file: 0)
     guard let split = try Split(opened), split.count > 1 else {
       return try Checkpoint(path: path, headers: [opened])
@@ -76,20 +82,44 @@ package struct Checkpoint: MetadataSource, Sendable {
         metadata[key] = value
       }
     }
-    // So that sums of tensors' bytes cannot overflow: sparse files may claim any size.
-    var total = 0
-    for header in headers {
-      let (sum, overflow) = total.addingReportingOverflow(Int(clamping: header.fileByteCount))
-      guard !overflow else { throw .checkpointTooLarge(path: path) }
-      total = sum
-    }
-    byteCount = UInt64(total)
+    byteCount = try Self.sum(headers.map(\.fileByteCount), path: path)
     self.path = path
+    stacks = [:]
     files = headers.map { File(path: $0.path, byteCount: $0.fileByteCount) }
     version = headers[0].version
     self.metadata = metadata
     self.tensors = tensors
     tensorOrder = order
+  }
+
+  /// A folder of Hugging Face's.
+  init(
+    path: String, headers: [SafetensorsHeader], tensors: HuggingFaceTensors,
+    metadata: [String: MetadataValue]
+  ) throws(CheckpointError) {
+    byteCount = try Self.sum(headers.map(\.fileByteCount), path: path)
+    self.path = path
+    files = headers.map { File(path: $0.path, byteCount: $0.fileByteCount) }
+    version = nil
+    self.metadata = metadata
+    self.tensors = tensors.tensors
+    stacks = tensors.stacks
+    tensorOrder = tensors.tensors.values.sorted {
+      ($0.file, $0.offset, $0.name) < ($1.file, $1.offset, $1.name)
+    }.map(\.name)
+  }
+
+  /// The bytes of all files, so that sums of tensors' bytes cannot overflow: sparse files may claim any size.
+  private static func sum(
+    _ byteCounts: [UInt64], path: String
+  ) throws(CheckpointError) -> UInt64 {
+    var total = 0
+    for byteCount in byteCounts {
+      let (sum, overflow) = total.addingReportingOverflow(Int(clamping: byteCount))
+      guard !overflow else { throw .checkpointTooLarge(path: path) }
+      total = sum
+    }
+    return UInt64(total)
   }
 
   /// The tensor of that name.

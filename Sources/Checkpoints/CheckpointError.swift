@@ -65,6 +65,11 @@ package enum CheckpointError: Error, Hashable, Sendable {
   /// Two tensors that share bytes.
   case overlappingTensors(path: String, first: String, second: String)
 
+  // MARK: Folders
+
+  /// A file that is no JSON, or not the JSON that is expected.
+  case invalidJSON(path: String, reason: String)
+
   // MARK: Split checkpoints
 
   /// A file of a split checkpoint is not there.
@@ -120,6 +125,8 @@ extension CheckpointError: CustomStringConvertible {
       "'\(path)' is not a regular file"
     case .insufficientSpace(let path, let needed, let available):
       "'\(path)' needs \(needed) bytes, but its file system has only \(available) bytes free"
+    case .invalidJSON(let path, let reason):
+      "'\(path)' is not the JSON that is expected: \(reason)"
     case .missingShard(let path, let origin):
       "'\(path)' is missing; the split checkpoint opened as '\(origin)' needs it"
     case .checkpointTooLarge(let path):
@@ -223,7 +230,8 @@ extension CheckpointError: CustomStringConvertible {
       "'\(path)': tensor '\(tensor)' is stored as \(found.name), expected one of "
         + supported.map(\.name).joined(separator: ", ")
     // Named one by one, so that a new case does not compile without its sentence.
-    case .system, .notRegularFile, .insufficientSpace, .missingShard, .checkpointTooLarge,
+    case .system, .notRegularFile, .insufficientSpace, .invalidJSON, .missingShard,
+      .checkpointTooLarge,
       .invalidSplitName, .splitMismatch, .conflictingMetadata, .wrongDataSize, .excessData,
       .invalidMagic, .bigEndian, .unsupportedVersion, .truncated, .countExceedsFile,
       .countExceedsLimit, .headerTooLarge, .invalidLength, .invalidUTF8, .duplicateKey,

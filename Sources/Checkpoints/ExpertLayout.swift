@@ -43,8 +43,8 @@ package struct ExpertSlices: Sendable, Hashable {
   package let down: ExpertSlice
 }
 
-/// Where the bytes of each expert lie in a checkpoint that keeps a layer's experts in three
-/// tensors, gate, up and down, with the expert as the slowest dimension.
+/// Where the bytes of each expert lie in a checkpoint: one after the other in three tensors of a layer, gate,
+/// up and down, or each anywhere.
 package struct ExpertLayout: Sendable {
   /// The block of the checkpoint, the N of `blk.N`, that each layer is, ascending.
   package let blocks: [Int]
@@ -56,27 +56,28 @@ package struct ExpertLayout: Sendable {
   package let feedForwardSize: Int
   /// Experts of each layer.
   package let expertCount: Int
-  /// All tensors that hold no expert, by file and offset.
+  /// All tensors of the layers and outside them that hold no expert, by file and offset.
   package let denseTensors: [TensorInfo]
-  /// The first expert of each layer.
-  private let first: [ExpertSlices]
+  /// The experts of each layer, [layers][experts].
+  private let experts: [[ExpertSlices]]
 
   /// Lays out every layer of `model`.
   /// - Throws: `.missingTensor`, `.wrongShape` or `.unsupportedElementType`.
   package init(_ checkpoint: Checkpoint, model: ModelDescription) throws(CheckpointError) {
     try self.init(
-      checkpoint, blocks: Array(0..<model.layerCount),
+      checkpoint, blocks: Array(model.denseLayerCount..<model.layerCount),
       size: ExpertSize(
         hidden: model.hiddenSize, feedForward: model.expertFeedForwardSize,
-        count: model.expertCount))
+        count: model.expertCount), isUnused: model.isAfterLastLayer)
   }
 
   /// Lays out the given blocks, whose experts all have the same size.
   init(
-    _ checkpoint: Checkpoint, blocks: [Int], size: ExpertSize
+    _ checkpoint: Checkpoint, blocks: [Int], size: ExpertSize,
+    isUnused: (String) -> Bool = { _ in false }
   ) throws(CheckpointError) {
     var shapes: [ExpertShape] = []
-    var first: [ExpertSlices] = []
+    var experts: [[ExpertSlices]] = []
     var expertNames: Set<String> = []
     for block in blocks {
       var infos: [TensorInfo] = []
@@ -84,26 +85,28 @@ package struct ExpertLayout: Sendable {
         infos.append(try checkpoint.validate(expected))
         expertNames.insert(expected.name)
       }
-      // An expert is whole rows, so the experts divide the tensor evenly.
       let slices = infos.map { info in
-        ExpertSlice(file: info.file, offset: info.offset, byteCount: info.byteCount / size.count)
+        checkpoint.stacks[info.name] ?? Self.consecutive(info, count: size.count)
       }
       shapes.append(
         ExpertShape(
           hidden: size.hidden, feedForward: size.feedForward,
           gateType: infos[0].type, upType: infos[1].type, downType: infos[2].type,
-          gateByteCount: slices[0].byteCount, upByteCount: slices[1].byteCount,
-          downByteCount: slices[2].byteCount))
-      first.append(ExpertSlices(gate: slices[0], up: slices[1], down: slices[2]))
+          gateByteCount: slices[0][0].byteCount, upByteCount: slices[1][0].byteCount,
+          downByteCount: slices[2][0].byteCount))
+      experts.append(
+        (0..<size.count).map {
+          ExpertSlices(gate: slices[0][$0], up: slices[1][$0], down: slices[2][$0])
+        })
     }
     self.blocks = blocks
     self.shapes = shapes
-    self.first = first
+    self.experts = experts
     hiddenSize = size.hidden
     feedForwardSize = size.feedForward
     expertCount = size.count
     denseTensors = checkpoint.tensorOrder.compactMap { name in
-      expertNames.contains(name) ? nil : checkpoint.tensors[name]
+      expertNames.contains(name) || isUnused(name) ? nil : checkpoint.tensors[name]
     }
   }
 
@@ -113,18 +116,21 @@ package struct ExpertLayout: Sendable {
   /// The form of the experts of `layer`.
   package func shape(layer: Int) -> ExpertShape { shapes[layer] }
 
+  /// The experts of a stack that lies in one piece. An expert is whole rows, so they divide it evenly, and
+  /// the tensor's bytes were checked to lie in the file.
+  private static func consecutive(_ stack: TensorInfo, count: Int) -> [ExpertSlice] {
+    let byteCount = stack.byteCount / count
+    return (0..<count).map { expert in
+      ExpertSlice(
+        file: stack.file, offset: stack.offset + UInt64(byteCount) * UInt64(expert),
+        byteCount: byteCount)
+    }
+  }
+
   /// Where expert `expert` of `layer` lies; both must be within the model.
   package func slices(layer: Int, expert: Int) -> ExpertSlices {
     precondition((0..<expertCount).contains(expert), "expert \(expert) of \(expertCount)")
-    func slice(_ first: ExpertSlice) -> ExpertSlice {
-      // Within the tensor, whose bytes were checked to lie in the file.
-      ExpertSlice(
-        file: first.file, offset: first.offset + UInt64(first.byteCount) * UInt64(expert),
-        byteCount: first.byteCount)
-    }
-    let layerFirst = first[layer]
-    return ExpertSlices(
-      gate: slice(layerFirst.gate), up: slice(layerFirst.up), down: slice(layerFirst.down))
+    return experts[layer][expert]
   }
 
   /// The bytes of all experts of `layer`.

@@ -38,7 +38,7 @@ struct GGUFHeader: MetadataSource {
     tensors = try Self.place(
       infos, headerByteCount: reader.position, alignment: alignment,
       fileByteCount: reader.byteCount, path: path, file: file)
-    try Self.checkDisjoint(tensors, path: path)
+    try checkDisjoint(tensors, path: path)
   }
 
   private static func version(_ reader: inout HeaderReader) throws(CheckpointError) -> UInt32 {
@@ -87,16 +87,6 @@ struct GGUFHeader: MetadataSource {
           byteCount: info.byteCount))
     }
     return tensors
-  }
-
-  private static func checkDisjoint(
-    _ tensors: [TensorInfo], path: String
-  ) throws(CheckpointError) {
-    let sorted = tensors.sorted { ($0.offset, $0.name) < ($1.offset, $1.name) }
-    for (first, second) in zip(sorted, sorted.dropFirst())
-    where first.offset + UInt64(first.byteCount) > second.offset {
-      throw .overlappingTensors(path: path, first: first.name, second: second.name)
-    }
   }
 }
 

@@ -1,17 +1,3 @@
-/// The architectures that can be run. Both are decoders whose every layer has attention with
-/// grouped heads, rotary positions and normalised queries and keys, then a mixture of experts.
-package enum Architecture: String, CaseIterable, Sendable {
-  case olmoe, qwen3moe
-}
-
-/// What the RMS norm of queries and keys runs over.
-package enum QueryKeyNorm: Sendable, Equatable {
-  /// The whole projection, all heads together (OLMoE).
-  case projection
-  /// Each head by itself (Qwen3).
-  case head
-}
-
 /// How rotary angles are changed for contexts longer than those of the first training.
 package enum RopeScaling: Sendable, Equatable {
   case none
@@ -42,8 +28,12 @@ package struct ModelDescription: Sendable, Equatable {
   package let architecture: Architecture
   /// `general.name`, or the architecture's name without one.
   package let name: String
-  /// Layers, each of attention and experts.
+  /// Layers, each of attention and either experts or one network for all tokens.
   package let layerCount: Int
+  /// The first of them, which have no experts.
+  package let denseLayerCount: Int
+  /// Rows of the gate and up projections of those.
+  package let denseFeedForwardSize: Int
   /// Values of a hidden state.
   package let hiddenSize: Int
   /// Tokens of the vocabulary.
@@ -52,14 +42,23 @@ package struct ModelDescription: Sendable, Equatable {
   package let headCount: Int
   /// Key and value heads; each serves `headCount / kvHeadCount` query heads.
   package let kvHeadCount: Int
-  /// Values of a head, all of which are rotated.
+  /// Values of a head.
   package let headDimension: Int
+  /// The first of them, which are rotated, and which of those go together.
+  package let rotaryDimension: Int
+  package let rotaryPairs: RotaryPairs
   /// Routed experts of a layer.
   package let expertCount: Int
   /// Experts each token is routed to.
   package var expertsPerToken: Int
   /// Rows of an expert's gate and up projections.
   package let expertFeedForwardSize: Int
+  /// The same of the expert that every token is sent to besides; 0 without one.
+  package let sharedFeedForwardSize: Int
+  /// Whether a sigmoid of a product with the input weighs that expert.
+  package let gatesSharedExpert: Bool
+  /// How scores become the choice of experts.
+  package let router: RouterRule
   /// Tokens of the longest context the model was made for.
   package let contextLength: Int
   /// The base of the rotary frequencies.
@@ -68,12 +67,21 @@ package struct ModelDescription: Sendable, Equatable {
   package let ropeScaling: RopeScaling
   /// Added to the mean square in every RMS norm.
   package let rmsEpsilon: Float
-  /// Whether the gate weights of the chosen experts are divided by their sum.
-  package let normalizeTopK: Bool
   /// The absolute value to which queries, keys and values are clamped, if any.
   package let qkvClamp: Float?
-  /// What the norm of queries and keys runs over.
-  package let queryKeyNorm: QueryKeyNorm
+  /// What the norm of queries and keys runs over; nil without one.
+  package let queryKeyNorm: QueryKeyNorm?
+  /// Whether queries, keys and values have biases.
+  package let hasProjectionBias: Bool
+  /// The tensor of a layer that is the norm before its experts.
+  package let feedForwardNorm: String
+  /// What products of queries and keys are multiplied by.
+  package let attentionScale: Float
+  /// What embeddings, and what a layer's halves add to the residual stream, are multiplied by, and logits
+  /// divided by.
+  package let embeddingScale: Float
+  package let residualScale: Float
+  package let logitScale: Float
   /// Whether the output projection is the token embedding.
   package let tiedOutput: Bool
 
@@ -88,11 +96,15 @@ package struct ModelDescription: Sendable, Equatable {
         supported: Architecture.allCases.map(\.rawValue))
     }
     let keys = ArchitectureKeys(source: checkpoint, prefix: architectureName)
-    try keys.refuseUnsupportedFeatures()
+    let traits = ArchitectureTraits(architecture)
+    try keys.refuseUnsupportedFeatures(traits)
 
     self.architecture = architecture
     name = try checkpoint.stringIfPresent("general.name") ?? architectureName
-    layerCount = try keys.count("block_count", maximum: 4_096)
+    layerCount = try keys.layerCount(traits)
+    denseLayerCount = try keys.denseLayerCount(of: layerCount)
+    denseFeedForwardSize =
+      denseLayerCount == 0 ? 0 : try keys.count("feed_forward_length", maximum: 1 << 24)
     hiddenSize = try keys.count("embedding_length", maximum: 1 << 20)
     vocabularySize = try Self.vocabularySize(checkpoint, keys: keys)
     headCount = try keys.count("attention.head_count", maximum: 65_536)
@@ -104,24 +116,26 @@ package struct ModelDescription: Sendable, Equatable {
     headDimension = try Self.headDimension(keys, hiddenSize: hiddenSize, headCount: headCount)
     expertCount = try keys.count("expert_count", maximum: 65_536)
     expertsPerToken = try keys.count("expert_used_count", maximum: expertCount)
-    switch architecture {
-    case .olmoe:
-      // Its converter states the experts' size as that of the layer.
-      let own = try keys.countIfPresent("expert_feed_forward_length", maximum: 1 << 24)
-      if let own {
-        expertFeedForwardSize = own
-      } else {
-        expertFeedForwardSize = try keys.count("feed_forward_length", maximum: 1 << 24)
-      }
-      normalizeTopK = false
-      queryKeyNorm = .projection
-    case .qwen3moe:
-      expertFeedForwardSize = try keys.count("expert_feed_forward_length", maximum: 1 << 24)
-      normalizeTopK = true
-      queryKeyNorm = .head
+    expertFeedForwardSize = try keys.expertFeedForwardSize(architecture, topK: expertsPerToken)
+    sharedFeedForwardSize = try keys.sharedFeedForwardSize(
+      architecture, expert: expertFeedForwardSize)
+    gatesSharedExpert = traits.gatesSharedExpert
+    router = try keys.routerRule(traits, firstExpertLayer: denseLayerCount, checkpoint)
+    rotaryDimension = try keys.rotaryDimension(of: headDimension)
+    rotaryPairs =
+      traits.permutesInGGUF && checkpoint.version == nil ? .halves : traits.rotaryPairs
+    feedForwardNorm = traits.feedForwardNorm
+    hasProjectionBias =
+      traits.hasProjectionBias ?? (checkpoint.tensors["blk.0.attn_q.bias"] != nil)
+    let hasNorms = checkpoint.tensors["blk.0.attn_q_norm.weight"] != nil
+    queryKeyNorm = traits.queryKeyNormIsOptional && !hasNorms ? nil : traits.queryKeyNorm
+    func scale(_ key: String) throws(CheckpointError) -> Float? {
+      traits.isScaled ? try keys.positiveIfPresent(key) : nil
     }
-    // Neither architecture's graph reads this key, so a file that contradicts it is another model.
-    try keys.expect("expert_weights_norm", bool: normalizeTopK)
+    attentionScale = try scale("attention.scale") ?? 1 / Float(headDimension).squareRoot()
+    embeddingScale = try scale("embedding_scale") ?? 1
+    residualScale = try scale("residual_scale") ?? 1
+    logitScale = try scale("logit_scale") ?? 1
     contextLength = try keys.count("context_length", maximum: 1 << 30)
     ropeBase = try keys.positiveIfPresent("rope.freq_base") ?? 10_000
     ropeScaling = try keys.ropeScaling(contextLength: contextLength)
@@ -130,8 +144,8 @@ package struct ModelDescription: Sendable, Equatable {
     tiedOutput = checkpoint.tensors["output.weight"] == nil
   }
 
-  /// Whether `layer` is a mixture of experts: in both architectures every layer is.
-  package func isExpertLayer(_ layer: Int) -> Bool { (0..<layerCount).contains(layer) }
+  /// Layers with experts.
+  package var expertLayerCount: Int { layerCount - denseLayerCount }
 
   /// The rows of the query projection: all heads' values.
   package var querySize: Int { headCount * headDimension }
@@ -180,7 +194,6 @@ package struct ModelDescription: Sendable, Equatable {
     // Rotary embedding turns pairs of values.
     guard dimension % 2 == 0 else { throw keys.invalid(key, "\(dimension)", "an even number") }
     try keys.expect("attention.value_length", integer: dimension)
-    try keys.expect("rope.dimension_count", integer: dimension)
     return dimension
   }
 }

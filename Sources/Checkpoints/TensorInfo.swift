@@ -46,3 +46,13 @@ func tensorByteCount(
   }
   return byteCount
 }
+
+/// Checks that no two tensors of the file at `path` share bytes.
+/// - Throws: `.overlappingTensors`.
+func checkDisjoint(_ tensors: [TensorInfo], path: String) throws(CheckpointError) {
+  let sorted = tensors.sorted { ($0.offset, $0.name) < ($1.offset, $1.name) }
+  for (first, second) in zip(sorted, sorted.dropFirst())
+  where first.offset + UInt64(first.byteCount) > second.offset {
+    throw .overlappingTensors(path: path, first: first.name, second: second.name)
+  }
+}

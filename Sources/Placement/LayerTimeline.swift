@@ -4,6 +4,8 @@ public struct LayerTime: Hashable, Sendable {
   public var seconds = 0.0
   /// Of these, those in which nothing could be computed until bytes arrived.
   public var stallSeconds = 0.0
+  /// Of these, those for an expert that was read ahead, too late.
+  public var lateSeconds = 0.0
   /// Those in which reads were under way.
   public var readSeconds = 0.0
 }
@@ -48,6 +50,7 @@ public struct LayerTimeline: Sendable {
     }
     if profile.readsOccupyProcessor == true {
       time.stallSeconds = time.readSeconds
+      time.lateSeconds = aheadSeconds
       time.seconds = time.readSeconds + Double(3 * (hits + ahead.count + misses)) * computeTime
       return time
     }
@@ -80,12 +83,14 @@ public struct LayerTimeline: Sendable {
         time.seconds += Double(count) * computeTime
       }
       if progressed { continue }
-      var next = Double.infinity
+      var next = (time: Double.infinity, isAhead: false)
       for expert in done.indices where done[expert] < 3 {
-        next = min(next, arrival(expert, done[expert]))
+        let time = arrival(expert, done[expert])
+        if time < next.time { next = (time, expert < early) }
       }
-      time.stallSeconds += next - time.seconds
-      time.seconds = next
+      time.stallSeconds += next.time - time.seconds
+      if next.isAhead { time.lateSeconds += next.time - time.seconds }
+      time.seconds = next.time
     }
     return time
   }

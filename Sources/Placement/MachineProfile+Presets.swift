@@ -91,7 +91,7 @@ extension MachineProfile {
     let products = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K"].flatMap { type in
       [1, 4, 16, 64, 256, 512].map { tokens in
         ProductRate(
-          type: type, tokens: tokens, isCached: false,
+          type: type, kernels: "nominal", tokens: tokens, isCached: false,
           bytesPerSecond: figure(usable * min(1, 4 / Double(tokens))))
       }
     }

@@ -15,7 +15,7 @@ extension MachineProfile {
         ? nil : "\(name) is \(figure.value), expected a number from 0 on"
     }
     guard disk.contains(where: { $0.kind == .direct || $0.kind == .buffered }), !memory.isEmpty,
-      !products.isEmpty, machine.threads > 0
+      products.contains(where: { $0.kernels == machine.kernels }), machine.threads > 0
     else { return "a figure of disk, memory, products or threads is missing" }
     var faults = disk.flatMap {
       [
@@ -79,8 +79,9 @@ extension MachineProfile {
   /// Bytes of weights of `type` per second with `tokens` vectors at once. Where the type was not measured,
   /// the slowest of all, which promises too little rather than too much.
   public func productBytesPerSecond(_ type: String, tokens: Double, isCached: Bool) -> Double {
-    let kind = products.contains { $0.isCached == isCached } ? isCached : !isCached
-    let rates = products.filter { $0.isCached == kind }
+    let own = products.filter { $0.kernels == machine.kernels }
+    let kind = own.contains { $0.isCached == isCached } ? isCached : !isCached
+    let rates = own.filter { $0.isCached == kind }
     let known = rates.filter { $0.type == type }
     let types = known.isEmpty ? Array(Set(rates.map(\.type))) : [type]
     return types.map { type in

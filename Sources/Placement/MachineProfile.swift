@@ -3,7 +3,7 @@
 /// As JSON it has the names of its properties in snake case, and is read by people too.
 public struct MachineProfile: Hashable, Sendable, Codable {
   /// The version of this form.
-  public static let currentVersion = 1
+  public static let currentVersion = 2
 
   public var version = Self.currentVersion
   /// The machine in words.
@@ -17,7 +17,7 @@ public struct MachineProfile: Hashable, Sendable, Codable {
   public var disk: [DiskRate]
   /// Plain reading of memory, by number of threads.
   public var memory: [MemoryRate]
-  /// Products with weights, on all threads.
+  /// Products with weights, on all threads; of kernel sets other than the machine's only some, to compare.
   public var products: [ProductRate]
   /// What a layer takes beside its products and the disk: norms, router, threads that meet.
   public var layerSeconds: Figure
@@ -183,6 +183,8 @@ public struct MemoryRate: Hashable, Sendable, Codable {
 public struct ProductRate: Hashable, Sendable, Codable {
   /// GGUF's name of the type, as "Q4_K".
   public var type: String
+  /// The kernel set, as "avx2".
+  public var kernels: String
   /// Vectors that are multiplied with the same weights.
   public var tokens: Int
   /// Whether the weights come out of the processor's cache.
@@ -190,8 +192,11 @@ public struct ProductRate: Hashable, Sendable, Codable {
   /// Bytes of weights per second; each byte is counted once, whatever the number of tokens.
   public var bytesPerSecond: Figure
 
-  public init(type: String, tokens: Int, isCached: Bool, bytesPerSecond: Figure) {
+  public init(
+    type: String, kernels: String, tokens: Int, isCached: Bool, bytesPerSecond: Figure
+  ) {
     self.type = type
+    self.kernels = kernels
     self.tokens = tokens
     self.isCached = isCached
     self.bytesPerSecond = bytesPerSecond

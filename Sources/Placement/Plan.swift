@@ -3,7 +3,7 @@
 /// As JSON it has the names of its properties in snake case, and is read by people too.
 public struct Plan: Hashable, Sendable, Codable {
   /// The version of this form.
-  public static let currentVersion = 1
+  public static let currentVersion = 2
 
   /// The model that is planned for.
   public struct Model: Hashable, Sendable, Codable {
@@ -192,9 +192,9 @@ public struct Prediction: Hashable, Sendable, Codable {
   public var hitRate: Double
   /// Bytes of experts read for each decoded token.
   public var bytesPerToken: Double
-  /// Of a token's seconds: waiting for reads, products of experts, the other matrices, looking back,
-  /// everything besides.
-  public var stallSeconds: Double
+  /// Of a token's seconds: waiting for reads by what is waited for, products of experts, the other matrices,
+  /// looking back, everything besides.
+  public var stalls: Stalls
   /// Seconds in which reads are under way, hidden or not.
   public var readSeconds: Double
   public var expertSeconds: Double
@@ -207,9 +207,12 @@ public struct Prediction: Hashable, Sendable, Codable {
   /// Tokens per second if reading, memory and processor overlapped wholly.
   public var overlapBound: Double
 
+  /// Of a token's seconds, those of waiting for reads.
+  public var stallSeconds: Double { stalls.total }
+
   public init(
     timeToFirstToken: Double, tpotMean: Double, tpotP95: Double, uncertainty: Double,
-    hitRate: Double, bytesPerToken: Double, stallSeconds: Double, readSeconds: Double,
+    hitRate: Double, bytesPerToken: Double, stalls: Stalls, readSeconds: Double,
     expertSeconds: Double, denseSeconds: Double, contextSeconds: Double, otherSeconds: Double,
     peakMemory: Int,
     binding: Binding, overlapBound: Double
@@ -221,7 +224,7 @@ public struct Prediction: Hashable, Sendable, Codable {
     self.uncertainty = uncertainty
     self.hitRate = hitRate
     self.bytesPerToken = bytesPerToken
-    self.stallSeconds = stallSeconds
+    self.stalls = stalls
     self.readSeconds = readSeconds
     self.expertSeconds = expertSeconds
     self.denseSeconds = denseSeconds

@@ -224,6 +224,7 @@ package struct Replay: Sendable {
     }
     var union = eventBuilder(showsScores: showsScores)
     var missed: [Int32] = []
+    var used = Array(repeating: false, count: geometry.layerCount * geometry.expertCount)
     /// What the last event took, until it is known which one is next.
     var executed: LayerTime?
     var first = 0
@@ -241,6 +242,7 @@ package struct Replay: Sendable {
         }
         union.form(group, of: parts.part)
         let served = serve(union.event, &missed)
+        let firstUses = hardware == nil ? 0 : Self.note(union.event.experts, in: &used)
         guard first + index >= fitCount else { continue }
         let byteCount = union.event.experts.count * geometry.expertByteCounts[union.event.layer]
         let share = Double(byteCount) / Double(max(1, capacity))
@@ -251,7 +253,8 @@ package struct Replay: Sendable {
           result.curve?.add(served, pass: union.event.pass)
           let ahead = prefetch?.begin(union.event, missed: missed) ?? []
           let time = result.times?.add(
-            served, layer: union.event.layer, pass: union.event.pass, ahead: ahead)
+            served, firstUses: min(firstUses, served.misses), layer: union.event.layer,
+            pass: union.event.pass, ahead: ahead)
           if prefetch != nil { executed = time }
         }
       }
@@ -259,5 +262,15 @@ package struct Replay: Sendable {
     }
     result.prefetch = prefetch?.account
     return result
+  }
+
+  /// Takes note that `experts` have been used; returns how many of them had not been before.
+  private static func note(_ experts: [Int32], in used: inout [Bool]) -> Int {
+    var count = 0
+    for expert in experts where !used[Int(expert)] {
+      used[Int(expert)] = true
+      count += 1
+    }
+    return count
   }
 }

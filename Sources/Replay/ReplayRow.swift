@@ -38,6 +38,8 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
   /// The share of that time in which the processor waited for the disk, and in which the disk read.
   package var stallShare: Double?
   package var readShare: Double?
+  /// The seconds of waiting of a mean token, by what is waited for.
+  package var stalls: Stalls?
   /// What was read ahead; nil without a predictor.
   package var prefetch: PrefetchAccount?
   /// The hit rates of each window of decoded tokens; nil without a window.
@@ -77,6 +79,7 @@ package struct ReplayRow: Encodable, Hashable, Sendable {
     let total = times.seconds
     guard total > 0 else { return }
     stallShare = times.stallSeconds / total
+    stalls = times.tokens.map { times.stalls.scaled(by: 1 / Double($0.tokens)) }
     readShare = times.readSeconds / total
   }
 

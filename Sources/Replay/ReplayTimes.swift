@@ -1,5 +1,5 @@
 internal import Foundation
-internal import Placement
+package import Placement
 internal import Residency
 
 /// When the tokens of a replay come out, on a machine.
@@ -13,7 +13,9 @@ package struct ReplayTimes: Sendable {
   private var tokenSeconds = 0.0
   private var finished = TimeHistogram()
   /// Of all tokens' seconds, those in which the processor waited for the disk.
-  package private(set) var stallSeconds = 0.0
+  package var stallSeconds: Double { stalls.total }
+  /// The same by what was waited for.
+  package private(set) var stalls = Stalls()
   /// Those in which the disk was reading.
   package private(set) var readSeconds = 0.0
 
@@ -25,11 +27,13 @@ package struct ReplayTimes: Sendable {
 
   /// Adds a decoded token's event at one layer.
   ///
-  /// - Parameter ahead: of the missed experts, the seconds that are left of reading those read ahead.
+  /// - Parameters:
+  ///   - firstUses: of the missed experts, those that nothing has needed before.
+  ///   - ahead: of the missed experts, the seconds that are left of reading those read ahead.
   /// - Returns: what the layer's experts took.
   @discardableResult
   mutating func add(
-    _ served: ServedEvent, layer: Int, pass: Int, ahead: [Double] = []
+    _ served: ServedEvent, firstUses: Int, layer: Int, pass: Int, ahead: [Double] = []
   ) -> LayerTime {
     if pass != self.pass {
       if self.pass >= 0 { finished.add(tokenSeconds) }
@@ -40,7 +44,7 @@ package struct ReplayTimes: Sendable {
       hits: served.hits, misses: served.misses - ahead.count, ahead: ahead,
       byteCount: expertByteCounts[layer])
     tokenSeconds += profile.layerSeconds + layerTime.seconds
-    stallSeconds += layerTime.stallSeconds
+    stalls.add(layerTime, firstUses: Double(firstUses) / Double(max(1, served.misses)))
     readSeconds += layerTime.readSeconds
     return layerTime
   }

@@ -56,24 +56,36 @@ public struct Routing: Sendable, Equatable {
 }
 
 extension Routing {
-  /// Routes one token by softmax over all experts, then the `topK` highest: the router of OLMoE
-  /// (arXiv 2409.02060, section 2) and Qwen3-MoE (arXiv 2505.09388).
+  /// Routes one token to the `topK` most probable experts: the router of OLMoE (arXiv 2409.02060,
+  /// section 2) and Qwen3-MoE (arXiv 2505.09388), and with `choosing` that of DeepSeek-V3 (arXiv 2412.19437,
+  /// section 2.1.2).
   ///
   /// Equal probabilities go to the lower expert id. With `normalized`, the weights of the chosen
   /// experts are divided by their sum.
-  /// - Parameter probabilities: the softmax of the router logits, [experts]; left unchanged.
+  /// - Parameters:
+  ///   - probabilities: of the router logits, [experts]; left unchanged. The weights are these.
+  ///   - choosing: what is compared in their place to choose, [experts]; nil: they are.
+  ///   - scale: what the weights are multiplied by at last.
   public mutating func appendTopK(
-    of probabilities: UnsafeBufferPointer<Float>, normalized: Bool
+    of probabilities: UnsafeBufferPointer<Float>, choosing: UnsafeBufferPointer<Float>? = nil,
+    normalized: Bool, scale: Float = 1
   ) {
     precondition(probabilities.count >= topK, "fewer experts than top-k")
     let first = experts.count
-    for expert in probabilities.indices {
-      insert(expert: expert, weight: probabilities[expert], first: first)
+    let compared = choosing ?? probabilities
+    for expert in compared.indices {
+      insert(expert: expert, weight: compared[expert], first: first)
     }
-    guard normalized else { return }
-    var sum: Float = 0
-    for i in first..<weights.count { sum += weights[i] }
-    for i in first..<weights.count { weights[i] /= sum }
+    if choosing != nil {
+      for i in first..<weights.count { weights[i] = probabilities[Int(experts[i])] }
+    }
+    if normalized {
+      var sum: Float = 0
+      for i in first..<weights.count { sum += weights[i] }
+      for i in first..<weights.count { weights[i] /= sum }
+    }
+    guard scale != 1 else { return }
+    for i in first..<weights.count { weights[i] *= scale }
   }
 
   /// Keeps the token that starts at `first` sorted by descending weight and at most `topK` long.

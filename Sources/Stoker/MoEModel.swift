@@ -81,7 +81,8 @@ public final class MoEModel {
     engine = try ExpertRuntime.makeEngine(
       options.io, files: shape.files, slots: slots, expertCount: shape.layout.expertCount)
     let weights = try DenseWeights(
-      shape.layout.denseTensors, files: shape.files, engine: engine, ledger: ledger)
+      shape.layout.denseTensors, files: shape.files, engine: engine, kernels: shape.kernels,
+      ledger: ledger)
     let cache = try KeyValueCache(
       layers: shape.description.layerCount, heads: shape.description.kvHeadCount,
       dimension: shape.description.headDimension, capacity: shape.context,
@@ -155,7 +156,8 @@ public final class MoEModel {
     if kind == .fitted, let fitted = shape.heads {
       try fitted.file.validate(shape.description, routers: transformer.routerFingerprint)
       heads = try PredictorHeads(
-        fitted.file, data: fitted.data, layerCount: shape.description.layerCount, ledger: ledger)
+        fitted.file, data: fitted.data, layerCount: shape.description.expertLayerCount,
+        kernels: shape.kernels, ledger: ledger)
     }
     return try RouterPredictor(
       kind, heads: heads, model: shape.description, kernels: shape.kernels, pool: pool,

@@ -28,6 +28,11 @@ public struct ModelSummary: Hashable, Sendable, Codable {
   public let experts: Int
   public let expertsPerToken: Int
   public let expertFeedForwardSize: Int
+  /// Rows of the gate projections that every token goes through besides, at a layer with experts and at one
+  /// without; 0 where there is none. The first layers are without.
+  public let sharedFeedForwardSize: Int
+  public let denseLayers: Int
+  public let denseFeedForwardSize: Int
   public let vocabulary: Int
   public let contextLength: Int
   public let expertGroups: [ExpertGroup]
@@ -54,13 +59,14 @@ extension ModelFile {
     for layer in 0..<layout.layerCount {
       let experts = layout.shape(layer: layer)
       let group = ModelSummary.ExpertGroup(
-        firstLayer: layer, lastLayer: layer, gateType: experts.gateType.name,
+        firstLayer: layout.blocks[layer], lastLayer: layout.blocks[layer],
+        gateType: experts.gateType.name,
         upType: experts.upType.name, downType: experts.downType.name,
         byteCount: experts.byteCount)
       if let last = groups.last, last.gateType == group.gateType, last.upType == group.upType,
         last.downType == group.downType
       {
-        groups[groups.count - 1].lastLayer = layer
+        groups[groups.count - 1].lastLayer = layout.blocks[layer]
       } else {
         groups.append(group)
       }
@@ -76,6 +82,9 @@ extension ModelFile {
       headDimension: description.headDimension, experts: description.expertCount,
       expertsPerToken: description.expertsPerToken,
       expertFeedForwardSize: description.expertFeedForwardSize,
+      sharedFeedForwardSize: description.sharedFeedForwardSize,
+      denseLayers: description.denseLayerCount,
+      denseFeedForwardSize: description.denseFeedForwardSize,
       vocabulary: description.vocabularySize, contextLength: description.contextLength,
       expertGroups: groups, expertBytes: layout.totalExpertByteCount,
       denseBytes: layout.denseByteCount,

@@ -58,7 +58,7 @@ extension MoEModel {
     }
     try checkVocabulary(of: tokens)
     let shape = transformer.description
-    let heads = (0..<shape.layerCount).flatMap { layer in
+    let heads = (0..<shape.expertLayerCount).flatMap { layer in
       distances.filter { $0 <= layer }.map { FittedHead(layer: layer, distance: $0) }
     }
     let each =

@@ -6,7 +6,7 @@ import Stoker
 /// `stoker calibrate`: what this machine does.
 struct Calibrate: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Measures this machine, within a minute: what 'plan' and 'run' predict from.",
+    abstract: "Measures this machine, in about a minute: what 'plan' and 'run' predict from.",
     discussion: """
       Reads from the drive by size, number at a time and way (past the page cache, through it, out of \
       it), memory by threads, products with weights of every type by number of tokens, reading and \
@@ -139,21 +139,27 @@ struct MachineTable {
   }
 
   private var products: String {
-    let rows = profile.products
-    let tokens = Set(rows.map(\.tokens)).sorted()
-    let types = Set(rows.map(\.type)).sorted()
+    let tokens = Set(profile.products.map(\.tokens)).sorted()
+    let types = Set(profile.products.map(\.type)).sorted()
+    // The machine's own first.
+    let own = profile.machine.kernels
+    let others = Set(profile.products.map(\.kernels)).subtracting([own]).sorted()
     return
       "\nproducts: bytes of weights/s by number of tokens, weights out of memory (c: out of cache)\n"
       + formatTable(
         ["type"] + tokens.map(String.init),
         types.flatMap { type in
-          [false, true].compactMap { isCached -> [String]? in
-            let row = rows.filter { $0.type == type && $0.isCached == isCached }
-            guard !row.isEmpty else { return nil }
-            return [isCached ? "\(type) c" : type]
-              + tokens.map { count in
-                row.first { $0.tokens == count }.map { rate($0.bytesPerSecond) } ?? "-"
+          ([own] + others).flatMap { set in
+            [false, true].compactMap { isCached -> [String]? in
+              let row = profile.products.filter {
+                $0.type == type && $0.kernels == set && $0.isCached == isCached
               }
+              guard !row.isEmpty else { return nil }
+              return [type + (isCached ? " c" : "") + (set == own ? "" : ", \(set)")]
+                + tokens.map { count in
+                  row.first { $0.tokens == count }.map { rate($0.bytesPerSecond) } ?? "-"
+                }
+            }
           }
         })
   }

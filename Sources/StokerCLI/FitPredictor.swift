@@ -14,7 +14,7 @@ struct FitPredictor: ParsableCommand {
       Example: stoker fit-predictor model.gguf --text notes.txt
       """)
 
-  @Argument(help: "A GGUF file: OLMoE or Qwen3-MoE.")
+  @Argument(help: "A GGUF file (any of its files, if split), or a folder of safetensors files.")
   var model: String
 
   @Option(help: ArgumentHelp("A text to fit to; may be given several times.", valueName: "file"))

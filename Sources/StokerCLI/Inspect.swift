@@ -10,7 +10,7 @@ struct Inspect: ParsableCommand {
       of one token; the full budget holds every expert.
       """)
 
-  @Argument(help: "A GGUF file (any of its files, if split).")
+  @Argument(help: "A GGUF file (any of its files, if split), or a folder of safetensors files.")
   var model: String
 
   @Flag(help: "Measure for two seconds how fast the experts can be read from where they lie.")
@@ -41,6 +41,10 @@ struct Inspect: ParsableCommand {
       (
         "experts",
         "\(s.experts) per layer, top-\(s.expertsPerToken), width \(s.expertFeedForwardSize)"
+          + (s.sharedFeedForwardSize > 0 ? "; shared ones of width \(s.sharedFeedForwardSize)" : "")
+          + (s.denseLayers > 0
+            ? "; first \(s.denseLayers == 1 ? "layer" : "\(s.denseLayers) layers") dense, width "
+              + "\(s.denseFeedForwardSize)" : "")
       ),
       ("vocabulary", "\(s.vocabulary) tokens; context \(s.contextLength)"),
     ]

@@ -32,9 +32,15 @@ enum MachineFile {
   }
 
   /// The profile of this machine that 'stoker calibrate' left; nil if there is none.
-  static func own() throws -> MachineProfile? {
+  /// - Parameter refusal: receives why one that is there cannot be used.
+  static func own(refusal: inout String?) -> MachineProfile? {
     guard let ownPath, FileManager.default.fileExists(atPath: ownPath) else { return nil }
-    return try read(ownPath)
+    do {
+      return try read(ownPath)
+    } catch {
+      refusal = "\(error)"
+      return nil
+    }
   }
 }
 

@@ -13,7 +13,7 @@ struct Perplexity: ParsableCommand {
       Example: stoker perplexity model.gguf prose.txt
       """)
 
-  @Argument(help: "A GGUF file: OLMoE or Qwen3-MoE.")
+  @Argument(help: "A GGUF file (any of its files, if split), or a folder of safetensors files.")
   var model: String
 
   @Argument(help: "The text, unless --token-ids is given.")

@@ -23,7 +23,7 @@ struct PlanCommand: ParsableCommand {
         stoker plan --compare a.json b.json
       """)
 
-  @Argument(help: "A GGUF file (any of its files, if split).")
+  @Argument(help: "A GGUF file (any of its files, if split), or a folder of safetensors files.")
   var model: String?
 
   @OptionGroup var request: PlanArguments
@@ -206,14 +206,16 @@ struct PlanArguments: ParsableArguments {
     }
     let folder = modelPath.map { folderOf($0) } ?? "."
     let here = try MachineIdentity.here(folder: folder, threads: running.threads)
-    if let own = try MachineFile.own() {
+    var refusal: String?
+    if let own = MachineFile.own(refusal: &refusal) {
       guard let difference = here.difference(from: own.machine) else {
         if let staleness = MachineFile.staleness(of: own) { Terminal.note(staleness) }
         return own
       }
       Terminal.note("the machine's profile is not used: \(difference); measuring anew")
     } else {
-      Terminal.note("this machine has not been measured; 'stoker calibrate' is run first")
+      let reason = refusal ?? "this machine has not been measured"
+      Terminal.note("\(reason); 'stoker calibrate' is run first")
     }
     return try Calibrate.measureAndKeep(folder: folder, threads: running.threads)
   }
@@ -280,11 +282,13 @@ struct PlanArguments: ParsableArguments {
 
 /// The ways to read that `direct` leaves.
 ///
-/// Through the page cache only where that is asked for. Once it has had the time to fill, it answers, if it
-/// has room beside the budget for all experts; else the drive does, through it.
+/// Where it is left open the page cache is not counted on: the faster way to the drive is wanted. Where the
+/// page cache is asked for, it answers once it has had the time to fill, if it has room beside the budget for
+/// all experts; else the drive does, through it.
 func readKinds(direct: DirectPolicy, pageCache: Int, experts: Int) -> [ReadKind] {
   switch direct {
-  case .auto, .on: [.direct]
+  case .auto: [.direct, .buffered]
+  case .on: [.direct]
   case .off: [pageCache >= experts ? .cached : .buffered]
   }
 }

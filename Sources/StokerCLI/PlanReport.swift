@@ -58,6 +58,7 @@ struct PlanReport {
           + "\(milliseconds(p.denseSeconds)), looking back \(milliseconds(p.contextSeconds)), the rest "
           + milliseconds(p.otherSeconds)
       ),
+      ("  waiting", waiting),
       (
         "hits",
         "\(percent(p.hitRate)) of experts are resident; \(formatBytes(Int(p.bytesPerToken))) read per token"
@@ -95,6 +96,17 @@ struct PlanReport {
       "\(formatFixed(p.tokensPerSecond, digits: 2)) tokens/s predicted "
       + "(±\(formatFixed(100 * p.uncertainty, digits: 0)) %)"
     return "\(experts) in \(formatBytes(plan.memory)); \(speed), \(Self.words(p.binding)) binds"
+  }
+
+  /// What is waited for.
+  private var waiting: String {
+    let stalls = plan.prediction.stalls
+    guard stalls.total > 0 else { return "for nothing" }
+    func part(_ seconds: Double) -> String {
+      "\(milliseconds(seconds)) (\(percent(seconds / stalls.total)))"
+    }
+    return "for experts that had to go \(part(stalls.evictedSeconds)), for those not needed before "
+      + "\(part(stalls.firstUseSeconds)), for reads ahead that are late \(part(stalls.lateSeconds))"
   }
 
   /// How many experts fit and how the others are read.

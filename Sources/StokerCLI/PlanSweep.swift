@@ -37,8 +37,8 @@ struct PlanSweep {
     }
     switch kind {
     case .memory:
-      let reads = try request.plannerRequest(planner, memory: 0).reads
-      let (low, high) = (planner.subject.minimumBudget(reads), planner.subject.fullBudget)
+      let low = planner.minimumBudget(try request.plannerRequest(planner, memory: 0))
+      let high = planner.subject.fullBudget
       for step in 0...steps {
         let memory = low + Int(Double(high - low) * Double(step) / Double(steps))
         try add(
@@ -62,7 +62,7 @@ struct PlanSweep {
           modelPath: modelPath, context: context, machine: machine)
         var wanted = try request.plannerRequest(longer, memory: request.memories.first)
         wanted.promptTokens = max(1, min(wanted.promptTokens, context - 1))
-        guard wanted.memory >= longer.subject.minimumBudget(wanted.reads) else { break }
+        guard wanted.memory >= longer.minimumBudget(wanted) else { break }
         try add(Double(context), step, longer.plan(wanted))
       }
     }

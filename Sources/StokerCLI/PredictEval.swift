@@ -20,7 +20,7 @@ struct PredictEval: ParsableCommand {
       Example: stoker predict-eval model.gguf --text notes.txt
       """)
 
-  @Argument(help: "A GGUF file, or a trace.")
+  @Argument(help: "A GGUF file, a folder of safetensors files, or a trace.")
   var subject: String
 
   @Option(help: ArgumentHelp("The text, for a model.", valueName: "file"))

@@ -40,7 +40,7 @@ struct Run: ParsableCommand {
       Example: stoker run model.gguf --memory 4GiB --prompt "The sea" --max-tokens 64 --stats
       """)
 
-  @Argument(help: "A GGUF file (any of its files, if split): OLMoE or Qwen3-MoE.")
+  @Argument(help: "A GGUF file (any of its files, if split), or a folder of safetensors files.")
   var model: String
 
   @Option(help: "The text to continue.")
@@ -132,9 +132,10 @@ struct Run: ParsableCommand {
     } else {
       planned = try RunPlan(
         file: file, options: options, promptTokens: ids.count, tokens: tokens, explains: stats)
-      // What it costs to be ready to read ahead is only paid where reading ahead is expected to pay.
-      if let planned, options.prefetch == .auto, !planned.plan.choice.prefetch {
-        options.prefetch = .off
+      if let choice = planned?.plan.choice {
+        // What it costs to be ready to read ahead is only paid where reading ahead is expected to pay.
+        if options.prefetch == .auto, !choice.prefetch { options.prefetch = .off }
+        if options.direct == .auto, choice.reads != .direct { options.direct = .off }
       }
     }
     planned?.switchesPrefetch = record == nil && arguments.prefetch == .auto

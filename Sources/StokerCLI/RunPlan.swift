@@ -37,7 +37,8 @@ struct RunPlan {
     if needed > plan.context {
       reason = "it is for a context of \(plan.context), this run needs \(needed)"
     }
-    if let own = try MachineFile.own(), here.difference(from: own.machine) == nil {
+    var refusal: String?
+    if let own = MachineFile.own(refusal: &refusal), here.difference(from: own.machine) == nil {
       planner = try Planner(subject, profile: own, trace: nil)
     }
     defer { watch = DriftWatch(plan.prediction) }
@@ -46,8 +47,8 @@ struct RunPlan {
     guard let planner else {
       throw PlanError(
         path: path,
-        reason: "\(reason), and this machine has not been measured to plan anew; run "
-          + "'stoker calibrate' first")
+        reason: "\(reason), and \(refusal ?? "this machine has not been measured to plan anew"); "
+          + "run 'stoker calibrate' first")
     }
     var request = Planner.Request(
       memory: plan.memory, promptTokens: max(1, needed - tokens), tokens: max(1, tokens))
@@ -60,8 +61,13 @@ struct RunPlan {
   init?(
     file: ModelFile, options: ModelOptions, promptTokens: Int, tokens: Int, explains: Bool
   ) throws {
-    guard let own = try MachineFile.own() else {
-      if explains { Terminal.note("no speed is predicted: 'stoker calibrate' has not been run") }
+    var refusal: String?
+    guard let own = MachineFile.own(refusal: &refusal) else {
+      if let refusal {
+        Terminal.note("no speed is predicted: \(refusal); 'stoker calibrate' measures anew")
+      } else if explains {
+        Terminal.note("no speed is predicted: 'stoker calibrate' has not been run")
+      }
       return nil
     }
     let here = try MachineIdentity.here(folder: folderOf(file.path), threads: options.threads)

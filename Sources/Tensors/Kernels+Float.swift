@@ -70,6 +70,18 @@ extension Kernels {
     ckernels_rope(head, cosines, sines, dimension)
   }
 
+  /// Rotates one head in place: pairs (2 i, 2 i + 1), the layout of the paper.
+  package func ropeOfNeighbours(
+    _ head: UnsafeMutablePointer<Float>, cosines: UnsafePointer<Float>,
+    sines: UnsafePointer<Float>, dimension: Int
+  ) {
+    for pair in 0..<dimension / 2 {
+      let (x, y) = (head[2 * pair], head[2 * pair + 1])
+      head[2 * pair] = x * cosines[pair] - y * sines[pair]
+      head[2 * pair + 1] = x * sines[pair] + y * cosines[pair]
+    }
+  }
+
   /// Rounds floats to IEEE half precision, to nearest even.
   package func storeHalf(
     _ x: UnsafePointer<Float>, into out: UnsafeMutablePointer<UInt16>, count: Int

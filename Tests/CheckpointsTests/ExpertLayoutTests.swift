@@ -88,9 +88,10 @@ import Testing
         path: path, tensor: experts, found: .i32, supported: computable), tiny)
     tiny = TinyModel("olmoe")
     let norm = "blk.0.attn_norm.weight"
-    tiny.replace(norm, with: .init(name: norm, type: .f16, shape: [64]))
+    tiny.replace(norm, with: .init(name: norm, type: .i32, shape: [64]))
     try expect(
-      .unsupportedElementType(path: path, tensor: norm, found: .f16, supported: [.f32]), tiny)
+      .unsupportedElementType(
+        path: path, tensor: norm, found: .i32, supported: [.f32, .f16, .bf16]), tiny)
   }
 
   @Test(arguments: ["rope_freqs.weight", "blk.0.attn_q.bias", "blk.2.attn_norm.weight"])

@@ -44,8 +44,13 @@ import Testing
     #expect(throws: CheckpointError.system(operation: "open it", path: path, errno: ENOENT)) {
       try Checkpoint.open(path)
     }
-    #expect(throws: CheckpointError.notRegularFile(path: scratch.path)) {
+    // A directory may be a folder of Hugging Face's.
+    let config = "\(scratch.path)/config.json"
+    #expect(throws: CheckpointError.system(operation: "open it", path: config, errno: ENOENT)) {
       try Checkpoint.open(scratch.path)
+    }
+    #expect(throws: CheckpointError.notRegularFile(path: "/dev/null")) {
+      try Checkpoint.open("/dev/null")
     }
   }
 

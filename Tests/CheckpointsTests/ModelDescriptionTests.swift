@@ -35,11 +35,14 @@ import Testing
     #expect(model.ropeBase == 10_000)
     #expect(model.ropeScaling == .none)
     #expect(model.rmsEpsilon == 1e-5)
-    #expect(model.normalizeTopK)
+    #expect(model.router == RouterRule())
+    #expect(model.rotaryDimension == 16 && model.rotaryPairs == .halves)
+    #expect(model.attentionScale == 0.25 && !model.hasProjectionBias)
+    #expect(
+      [model.denseLayerCount, model.expertLayerCount, model.sharedFeedForwardSize] == [0, 2, 0])
     #expect(model.queryKeyNorm == .head)
     #expect(model.qkvClamp == nil)
     #expect(model.tiedOutput)
-    #expect((-1...2).map(model.isExpertLayer) == [false, true, true, false])
   }
 
   @Test func olmoeIsDescribed() throws {
@@ -50,7 +53,7 @@ import Testing
     let model = try model(tiny)
     #expect(model.architecture == .olmoe)
     #expect(model.expertFeedForwardSize == 32)
-    #expect(!model.normalizeTopK)
+    #expect(!model.router.normalizesTopK)
     #expect(model.queryKeyNorm == .projection)
     #expect(model.qkvClamp == 8)
     #expect(model.ropeBase == 500_000)
@@ -114,8 +117,8 @@ import Testing
 
   @Test func otherArchitecturesAreRefused() throws {
     let error = CheckpointError.unsupportedArchitecture(
-      path: path, found: "llama", supported: ["olmoe", "qwen3moe"])
-    try expect(error, TinyModel("llama"))
+      path: path, found: "gpt2", supported: Architecture.allCases.map(\.rawValue))
+    try expect(error, TinyModel("gpt2"))
     #expect(error.description.contains("olmoe, qwen3moe"))
   }
 
@@ -126,7 +129,8 @@ import Testing
     ("expert_used_count", 5, "1 to 4"), ("expert_feed_forward_length", 0, "1 to 16777216"),
     ("context_length", 0, "1 to 1073741824"), ("vocab_size", 0, "1 to 16777216"),
     ("attention.value_length", 8, "16, as nothing else is supported"),
-    ("rope.dimension_count", 8, "16, as nothing else is supported"),
+    ("rope.dimension_count", 18, "an even number up to 16"),
+    ("rope.dimension_count", 7, "an even number up to 16"),
     ("expert_shared_count", 1, "0, as nothing else is supported"),
     ("leading_dense_block_count", 1, "0, as nothing else is supported"),
     ("attention.sliding_window", 64, "0, as nothing else is supported"),
@@ -139,6 +143,75 @@ import Testing
     try expect(
       .invalidValue(path: path, key: "qwen3moe.\(key)", found: "\(value)", expected: expected),
       tiny)
+  }
+
+  @Test(arguments: [
+    ("glm4moe", "leading_dense_block_count", 2, "0 to 1"),
+    ("glm4moe", "leading_dense_block_count", -1, "0 to 1"),
+    ("glm4moe", "nextn_predict_layers", 2, "0 to 1"),
+    ("glm4moe", "expert_shared_count", 257, "0 to 256"),
+    ("glm4moe", "expert_gating_func", 1, "2 (sigmoid), as nothing else is supported"),
+    ("glm4moe", "expert_group_count", 2, "at most 1, as nothing else is supported"),
+    ("ernie4_5-moe", "interleave_moe_layer_step", 2, "1, as nothing else is supported"),
+    ("ernie4_5-moe", "expert_shared_feed_forward_length", -1, "0 to 16777216"),
+    ("llama", "expert_shared_count", 1, "0, as nothing else is supported"),
+    ("qwen2moe", "leading_dense_block_count", 1, "0, as nothing else is supported"),
+  ])
+  func theLayersNumbersAreChecked(
+    architecture: String, key: String, value: Int32, expected: String
+  ) throws {
+    var tiny = TinyModel(architecture)
+    tiny.set("feed_forward_length", .uint32(64))
+    tiny.set("expert_feed_forward_length", .uint32(32))
+    tiny.set(key, .int32(value))
+    try expect(
+      .invalidValue(
+        path: path, key: "\(architecture).\(key)", found: "\(value)", expected: expected), tiny)
+  }
+
+  /// A file of GLM-4.5 has a block after the last layer that predicts a further token.
+  @Test func blocksAfterTheLastLayerAreLeftAlone() throws {
+    var tiny = TinyModel("glm4moe")
+    tiny.set("expert_feed_forward_length", .uint32(32))
+    tiny.tensors = tiny.tensors.filter {
+      !$0.name.contains("_norm.weight") || !$0.name.contains("attn_")
+    }
+    for layer in 0..<2 {
+      tiny.replace(
+        "blk.\(layer).ffn_norm.weight",
+        with: .init(name: "blk.\(layer).post_attention_norm.weight", type: .f32, shape: [64]))
+      tiny.tensors.append(.init(name: "blk.\(layer).attn_norm.weight", type: .f32, shape: [64]))
+      tiny.tensors.append(.init(name: "blk.\(layer).exp_probs_b.bias", type: .f32, shape: [4]))
+    }
+    let further = ["nextn.eh_proj", "attn_q", "ffn_gate_exps"].map { "blk.2.\($0).weight" }
+    for name in further { tiny.tensors.append(.init(name: name, type: .f32, shape: [64, 8])) }
+    tiny.set("block_count", .uint32(3))
+    tiny.set("nextn_predict_layers", .uint32(1))
+    try tiny.write(path)
+    let (_, model, layout) = try describe(path)
+    #expect(model.layerCount == 2 && model.router.gating == .sigmoid && model.router.hasCorrection)
+    #expect(model.queryKeyNorm == nil && !model.hasProjectionBias)
+    #expect(layout.layerCount == 2)
+    #expect(!layout.denseTensors.contains { $0.name.hasPrefix("blk.2.") })
+    // Without the key it is a layer, and lacks most of one.
+    tiny.set("nextn_predict_layers", nil)
+    try tiny.write(path)
+    #expect(throws: CheckpointError.self) { try describe(path) }
+  }
+
+  @Test func scalesAreChecked() throws {
+    for (architecture, key) in [
+      ("glm4moe", "expert_weights_scale"), ("qwen2moe", "expert_weights_scale"),
+      ("granitemoe", "residual_scale"), ("granitemoe", "attention.scale"),
+    ] {
+      var tiny = TinyModel(architecture)
+      tiny.set("feed_forward_length", .uint32(64))
+      tiny.set("expert_feed_forward_length", .uint32(32))
+      tiny.set(key, .float32(-2))
+      try tiny.write(path)
+      let error = #expect(throws: CheckpointError.self) { try describe(path) }
+      #expect("\(error!)".contains("\(architecture).\(key)"))
+    }
   }
 
   @Test(arguments: ["attention.layer_norm_rms_epsilon", "rope.freq_base", "attention.clamp_kqv"])

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Glibc
 import Tensors
 
@@ -16,8 +17,7 @@ final class ScratchDirectory {
   }
 
   deinit {
-    for name in names { unlink(file(name)) }
-    rmdir(path)
+    try? FileManager.default.removeItem(atPath: path)
   }
 
   func file(_ name: String) -> String { "\(path)/\(name)" }

@@ -1,8 +1,8 @@
-"""Writes a Qwen3-MoE or OLMoE checkpoint as an F32 GGUF v3 file. Needs gguf and numpy only.
+"""Writes a checkpoint of a mixture of experts as an F32 GGUF v3 file. Needs gguf and numpy only.
 
-Metadata keys and tensor names are those of llama.cpp's convert_hf_to_gguf.py. Neither architecture
-permutes the query and key projections: both use rotary embeddings in the NeoX (half-split) order,
-which is the order Hugging Face stores.
+Metadata keys and tensor names are those of llama.cpp's convert_hf_to_gguf.py. It permutes the query
+and key projections of Mixtral and Granite, whose pairs of rotated values lie side by side in GGUF;
+Hugging Face stores them half a head apart.
 """
 
 from __future__ import annotations
@@ -12,21 +12,53 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gguf import GGML_QUANT_VERSION, GGUFReader, GGUFWriter, LlamaFileType, TokenType
+from gguf import (
+    GGML_QUANT_VERSION,
+    ExpertGatingFuncType,
+    GGUFReader,
+    GGUFWriter,
+    LlamaFileType,
+    TokenType,
+)
 
-ARCHITECTURES = {"OlmoeForCausalLM": "olmoe", "Qwen3MoeForCausalLM": "qwen3moe"}
+ARCHITECTURES = {
+    "OlmoeForCausalLM": "olmoe",
+    "Qwen3MoeForCausalLM": "qwen3moe",
+    "Qwen2MoeForCausalLM": "qwen2moe",
+    "MixtralForCausalLM": "llama",
+    "GraniteMoeForCausalLM": "granitemoe",
+    "GraniteMoeSharedForCausalLM": "granitemoe",
+    "Glm4MoeForCausalLM": "glm4moe",
+    "Ernie4_5_MoeForCausalLM": "ernie4_5-moe",
+}
+PERMUTED = {"llama", "granitemoe"}
 
-# Suffixes under `model.layers.N.` and `blk.N.`, without the expert stacks.
+# Suffixes under `model.layers.N.` and `blk.N.`, without the expert stacks. A layer has some of them.
 LAYER_TENSORS = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate": "ffn_gate_inp",
+    "input_layernorm.weight": "attn_norm.weight",
+    "self_attn.q_proj.weight": "attn_q.weight",
+    "self_attn.k_proj.weight": "attn_k.weight",
+    "self_attn.v_proj.weight": "attn_v.weight",
+    "self_attn.q_proj.bias": "attn_q.bias",
+    "self_attn.k_proj.bias": "attn_k.bias",
+    "self_attn.v_proj.bias": "attn_v.bias",
+    "self_attn.q_norm.weight": "attn_q_norm.weight",
+    "self_attn.k_norm.weight": "attn_k_norm.weight",
+    "self_attn.o_proj.weight": "attn_output.weight",
+    "post_attention_layernorm.weight": "ffn_norm.weight",
+    "mlp.gate.weight": "ffn_gate_inp.weight",
+    "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
+    "mlp.gate.moe_statics.e_score_correction_bias": "exp_probs_b.bias",
+    "block_sparse_moe.router.weight": "ffn_gate_inp.weight",
+    "mlp.gate_proj.weight": "ffn_gate.weight",
+    "mlp.up_proj.weight": "ffn_up.weight",
+    "mlp.down_proj.weight": "ffn_down.weight",
+    "mlp.shared_expert_gate.weight": "ffn_gate_inp_shexp.weight",
+    "shared_mlp.output_linear.weight": "ffn_down_shexp.weight",
+} | {
+    f"mlp.{shared}.{part}_proj.weight": f"ffn_{part}_shexp.weight"
+    for shared in ("shared_expert", "shared_experts")
+    for part in ("gate", "up", "down")
 }
 EXPERT_TENSORS = {
     "gate_proj": "ffn_gate_exps",
@@ -58,12 +90,13 @@ class Names:
 def write_gguf(
     path: Path,
     config: dict,
-    tensor: Callable[[str], np.ndarray],
+    tensor: Callable[[str], np.ndarray | None],
     vocabulary: Vocabulary,
     names: Names,
     with_vocab_size: bool = False,
 ) -> None:
-    """Writes `config` and the tensors `tensor(hugging_face_name)` gives; every tensor becomes F32.
+    """Writes `config` and the tensors `tensor(hugging_face_name)` gives, None where the model has none;
+    every tensor becomes F32.
 
     `with_vocab_size` adds `ARCH.vocab_size`, which llama.cpp's converter leaves out for BPE models.
     """
@@ -87,11 +120,25 @@ def write_gguf(
     for layer in range(config["num_hidden_layers"]):
         source = f"model.layers.{layer}."
         for suffix, gguf_suffix in LAYER_TENSORS.items():
-            add(f"blk.{layer}.{gguf_suffix}.weight", tensor(f"{source}{suffix}.weight"))
+            if (array := tensor(source + suffix)) is None:
+                continue
+            if architecture in PERMUTED and gguf_suffix in ("attn_q.weight", "attn_k.weight"):
+                heads = "num_attention_heads" if "attn_q" in gguf_suffix else "num_key_value_heads"
+                array = side_by_side(array, config[heads])
+            if gguf_suffix == "ffn_norm.weight" and architecture == "glm4moe":
+                gguf_suffix = "post_attention_norm.weight"
+            if gguf_suffix in ("ffn_gate_inp_shexp.weight", "exp_probs_b.bias"):
+                array = array.reshape(-1)
+            add(f"blk.{layer}.{gguf_suffix}", array)
+        if (fused := tensor(f"{source}shared_mlp.input_linear.weight")) is not None:
+            for part, half in zip(("gate", "up"), np.split(fused, 2)):
+                add(f"blk.{layer}.ffn_{part}_shexp.weight", half)
+        mixture = "block_sparse_moe" if architecture == "granitemoe" else "mlp"
         for suffix, gguf_suffix in EXPERT_TENSORS.items():
             experts = range(expert_count(config))
-            stack = [tensor(f"{source}mlp.experts.{e}.{suffix}.weight") for e in experts]
-            add(f"blk.{layer}.{gguf_suffix}.weight", np.stack(stack))  # [expert, out, in]
+            stack = [tensor(f"{source}{mixture}.experts.{e}.{suffix}.weight") for e in experts]
+            if stack[0] is not None:
+                add(f"blk.{layer}.{gguf_suffix}.weight", np.stack(stack))  # [expert, out, in]
     add("output_norm.weight", tensor("model.norm.weight"))
     if not config["tie_word_embeddings"]:
         add("output.weight", tensor("lm_head.weight"))
@@ -102,14 +149,27 @@ def write_gguf(
     writer.close()
 
 
+def side_by_side(weight: np.ndarray, heads: int) -> np.ndarray:
+    """The rows of a projection with the values that are rotated together next to each other."""
+    rows, columns = weight.shape
+    halves = weight.reshape(heads, 2, rows // heads // 2, columns)
+    return halves.swapaxes(1, 2).reshape(rows, columns)
+
+
+def first_of(config: dict, *keys: str) -> int:
+    """The value of the first of `keys` that there is: the families name the same thing differently."""
+    return next(config[key] for key in keys if config.get(key) is not None)
+
+
 def expert_count(config: dict) -> int:
     """Number of routed experts per layer; transformers 5 renamed Qwen's key."""
-    return config["num_local_experts"] if "num_local_experts" in config else config["num_experts"]
+    keys = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    return first_of(config, *keys)
 
 
 def refuse_unsupported(config: dict) -> None:
     """Raises ValueError for what this converter would otherwise write wrongly."""
-    if config.get("attention_bias"):
+    if config.get("attention_bias") and config["model_type"] != "glm4_moe":
         raise ValueError("attention_bias is true, but attention biases are not converted")
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         raise ValueError("the checkpoint has dense layers, but only all-MoE models are converted")
@@ -129,13 +189,40 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
     writer.add_rope_freq_base(config.get("rope_theta", rope["rope_theta"]))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_expert_count(expert_count(config))
-    writer.add_expert_used_count(config["num_experts_per_tok"])
-    if architecture == "qwen3moe":
+    writer.add_expert_used_count(first_of(config, "num_experts_per_tok", "moe_k"))
+    if architecture in ("qwen3moe", "glm4moe"):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
+    if architecture in ("llama", "granitemoe"):
+        writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    if "moe_intermediate_size" in config:
         writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     if config.get("clip_qkv") is not None:
         writer.add_clamp_kqv(config["clip_qkv"])
+    if architecture == "qwen2moe":
+        writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
+    if architecture == "granitemoe":
+        if "shared_intermediate_size" in config:
+            writer.add_expert_shared_feed_forward_length(config["shared_intermediate_size"])
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
+    if architecture == "glm4moe":
+        writer.add_rope_dimension_count(int(config["head_dim"] * rope["partial_rotary_factor"]))
+        writer.add_leading_dense_block_count(config["first_k_dense_replace"])
+        writer.add_expert_shared_count(config["n_shared_experts"])
+        writer.add_expert_gating_func(ExpertGatingFuncType.SIGMOID)
+        writer.add_expert_weights_scale(config["routed_scaling_factor"])
+        writer.add_expert_weights_norm(config["norm_topk_prob"])
+        writer.add_expert_group_count(config["n_group"])
+        writer.add_expert_group_used_count(config["topk_group"])
+    if architecture == "ernie4_5-moe":
+        shared = config["moe_num_shared_experts"]
+        writer.add_interleave_moe_layer_step(config["moe_layer_interval"])
+        writer.add_leading_dense_block_count(config["moe_layer_start_index"])
+        writer.add_expert_shared_count(shared)
+        writer.add_expert_shared_feed_forward_length(config["moe_intermediate_size"] * shared)
 
 
 def add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
@@ -150,17 +237,8 @@ def add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
         writer.add_add_bos_token(vocabulary.add_bos)
 
 
-def verify(path: Path, tensor_count: int) -> None:
-    """Reads the file back; raises ValueError unless all tensors are there, finite and F32."""
-    reader = GGUFReader(path)
-    if len(reader.tensors) != tensor_count:
-        raise ValueError(f"{path} holds {len(reader.tensors)} tensors, expected {tensor_count}")
-    for entry in reader.tensors:
+def verify(path: Path) -> None:
+    """Reads the file back; raises ValueError unless all tensors are finite and F32."""
+    for entry in GGUFReader(path).tensors:
         if entry.tensor_type.name != "F32" or not np.isfinite(entry.data).all():
             raise ValueError(f"{path}: tensor {entry.name} is not finite F32")
-
-
-def tensor_count(config: dict) -> int:
-    """Number of tensors `write_gguf` writes for `config`."""
-    per_layer = len(LAYER_TENSORS) + len(EXPERT_TENSORS)
-    return config["num_hidden_layers"] * per_layer + (2 if config["tie_word_embeddings"] else 3)

@@ -3,8 +3,8 @@
 
     make_tiny_models.py [--out DIR] [--find-seeds] [NAME ...]
 
-For each model NAME: NAME.gguf (F32), NAME.json (prompts, greedy continuations, routing) and
-NAME.logits.f32. Needs torch, transformers, tokenizers, gguf, numpy. `--find-seeds` prints the first
+For each model NAME: NAME.gguf (F32), NAME.json (prompts, greedy continuations, routing),
+NAME.logits.f32 and, for one of each architecture, the folder NAME as transformers saves it. Needs torch, transformers, tokenizers, gguf, numpy. `--find-seeds` prints the first
 seed of each model whose decisions all have clear margins, instead of writing anything.
 """
 
@@ -20,7 +20,6 @@ import gguf
 import numpy as np
 import torch
 import transformers
-from transformers import OlmoeConfig, OlmoeForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 import gguf_model
 import tiny_vocabulary
@@ -28,8 +27,8 @@ import tiny_vocabulary
 PROMPT_LENGTHS = (1, 7, 40)
 GREEDY_COUNT = 32
 # Two correct float32 implementations differ by about 1e-5 here; every decision is clearer by far.
-MIN_GREEDY_GAP = 1e-2  # top-1 minus top-2 logit of a greedy step
-MIN_ROUTER_GAP = 1e-3  # between neighbours among the top k + 1 router logits
+MIN_GREEDY_GAP = 3e-3  # top-1 minus top-2 logit of a greedy step
+MIN_ROUTER_GAP = 1e-4  # between neighbours among the top k + 1 of what the router compares
 
 
 @dataclass
@@ -37,12 +36,23 @@ class TinyModel:
     """How one fixture is made."""
 
     seed: int
-    pre: str
+    family: str
+    """The classes' names in transformers, without what they end in."""
     config: dict
+    shard: str | None = None
+    """The size of the files of a folder, if one is written."""
 
-    def hugging_face_config(self) -> OlmoeConfig | Qwen3MoeConfig:
-        kind = OlmoeConfig if self.pre == "olmo" else Qwen3MoeConfig
-        return kind(**COMMON, **self.config)
+    @property
+    def pre(self) -> str:
+        """The pre-tokenizer."""
+        return "olmo" if self.family == "Olmoe" else "qwen2"
+
+    def network(self) -> torch.nn.Module:
+        """The checkpoint in float32, eager everywhere, its numbers still to be made."""
+        config = getattr(transformers, f"{self.family}Config")(**COMMON | self.config)
+        return getattr(transformers, f"{self.family}ForCausalLM")._from_config(
+            config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
+        )
 
 
 COMMON = {
@@ -74,32 +84,65 @@ OLMOE_CLIP = OLMOE | {
     "hidden_size": 32, "num_hidden_layers": 2, "num_key_value_heads": 4, "num_experts": 4,
     "num_experts_per_tok": 2, "clip_qkv": 1.5,
 }  # fmt: skip
+SMALL = {
+    "hidden_size": 64, "num_hidden_layers": 3, "num_key_value_heads": 2, "intermediate_size": 24,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+MIXTRAL = SMALL | {"num_local_experts": 8, "num_experts_per_tok": 2}
+QWEN2 = SMALL | {
+    "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 40, "norm_topk_prob": False,
+}  # fmt: skip
+GRANITE = SMALL | {
+    "num_local_experts": 8, "num_experts_per_tok": 3, "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 0.75,
+}  # fmt: skip
+GLM4 = SMALL | {
+    "head_dim": 32, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 16,
+    "n_shared_experts": 1, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
+    "use_qk_norm": True, "attention_bias": True,
+}  # fmt: skip
+ERNIE = SMALL | {
+    "moe_num_experts": 8, "moe_k": 3, "moe_intermediate_size": 16, "moe_num_shared_experts": 2,
+    "moe_layer_start_index": 1, "tie_word_embeddings": True,
+}  # fmt: skip
 
 MODELS = {
-    "tiny-olmoe": TinyModel(2, "olmo", OLMOE),
-    "tiny-olmoe-clip": TinyModel(6, "olmo", OLMOE_CLIP),
-    "tiny-qwen3moe": TinyModel(15, "qwen2", QWEN3),
-    "tiny-qwen3moe-tied": TinyModel(4, "qwen2", QWEN3_TIED),
+    "tiny-olmoe": TinyModel(2, "Olmoe", OLMOE),
+    "tiny-olmoe-clip": TinyModel(6, "Olmoe", OLMOE_CLIP, "1GB"),
+    "tiny-qwen3moe": TinyModel(15, "Qwen3Moe", QWEN3),
+    "tiny-qwen3moe-tied": TinyModel(4, "Qwen3Moe", QWEN3_TIED, "1GB"),
+    "tiny-mixtral": TinyModel(3, "Mixtral", MIXTRAL, "300KB"),
+    "tiny-qwen2moe": TinyModel(1, "Qwen2Moe", QWEN2, "1GB"),
+    "tiny-granitemoe": TinyModel(2, "GraniteMoe", GRANITE),
+    "tiny-granitemoe-shared": TinyModel(
+        1, "GraniteMoeShared", GRANITE | {"shared_intermediate_size": 40}, "1GB"
+    ),
+    "tiny-glm4moe": TinyModel(3, "Glm4Moe", GLM4, "1GB"),
+    # Without the norms of queries and keys that only the largest of the family has.
+    "tiny-glm4moe-air": TinyModel(1, "Glm4Moe", GLM4 | {"use_qk_norm": False}),
+    "tiny-ernie4_5moe": TinyModel(1, "Ernie4_5_Moe", ERNIE, "1GB"),
 }
 
 
-def build(model: TinyModel, seed: int) -> OlmoeForCausalLM | Qwen3MoeForCausalLM:
-    """The random checkpoint in float32, eager everywhere; the numbers come from numpy's PCG64."""
-    config = model.hugging_face_config()
-    kind = OlmoeForCausalLM if model.pre == "olmo" else Qwen3MoeForCausalLM
-    network = kind._from_config(
-        config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
-    ).eval()
+def build(model: TinyModel, seed: int) -> torch.nn.Module:
+    """The random checkpoint; the numbers come from numpy's PCG64."""
+    network = model.network().eval()
     random = np.random.default_rng(seed)
-    for name, parameter in sorted(network.named_parameters()):
+    numbers = dict(network.named_parameters())
+    # What corrects the choice of experts is no parameter in some families.
+    numbers |= {name: b for name, b in network.named_buffers() if name.endswith("correction_bias")}
+    for name, parameter in sorted(numbers.items()):
         values = random.standard_normal(tuple(parameter.shape))
-        if parameter.ndim == 1:
+        if name.endswith("bias"):
+            values *= 0.1 if "correction" in name else 0.3
+        elif parameter.ndim == 1:
             values = 1 + 0.1 * values
         elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
             # Control and padding rows stay faint, so that greedy decoding never picks them.
             values[tiny_vocabulary.FIRST_CONTROL :] *= 0.1
             values *= 0.3
-        elif name.endswith("mlp.gate.weight"):
+        elif name.endswith(("mlp.gate.weight", "router.weight")):
             values *= 0.25
         else:
             # Above 1/sqrt(fan-in), so that the layers outweigh the embedding in the residual.
@@ -115,13 +158,19 @@ class Recorder:
     def __init__(self, network: torch.nn.Module) -> None:
         self.logits: list[torch.Tensor] = []
         self.experts: list[torch.Tensor] = []
-        for layer in network.model.layers:
-            layer.mlp.gate.register_forward_hook(self.record)
+        for name, module in network.named_modules():
+            if name.endswith(("mlp.gate", "block_sparse_moe.router")):
+                module.register_forward_hook(self.record)
 
     def record(self, module: torch.nn.Module, inputs: tuple, output: tuple) -> None:
         logits, _, experts = output
+        if (statics := getattr(module, "moe_statics", None)) is not None:  # ERNIE
+            logits = logits.softmax(-1) + statics.e_score_correction_bias
+        elif (bias := getattr(module, "e_score_correction_bias", None)) is not None:  # GLM
+            logits = logits.sigmoid() + bias
+        order = logits.gather(-1, experts).argsort(dim=-1, descending=True)
         self.logits.append(logits)
-        self.experts.append(experts)
+        self.experts.append(experts.gather(-1, order))
 
     def take(self) -> tuple[list, float]:
         """Experts [token][layer][rank] and the smallest gap between neighbouring router logits."""
@@ -206,10 +255,15 @@ def write_model(name: str, model: TinyModel, out: Path) -> str:
     parameters = sum(p.numel() for p in network.parameters())
     label = f"{gguf_model.expert_count(config)}x{parameters / 1e3:.0f}K"
     gguf_model.write_gguf(
-        gguf_path, config, tensors.__getitem__, tiny_vocabulary.gguf_vocabulary(model.pre),
+        gguf_path, config, tensors.get, tiny_vocabulary.gguf_vocabulary(model.pre),
         gguf_model.Names(name, label), with_vocab_size=True,
     )  # fmt: skip
-    gguf_model.verify(gguf_path, gguf_model.tensor_count(config))
+    gguf_model.verify(gguf_path)
+    if model.shard is not None:
+        folder = out / name
+        network.save_pretrained(folder, max_shard_size=model.shard)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        tiny_vocabulary.tokenizer(model.pre).save(str(folder / "tokenizer.json"), pretty=False)
     logits = np.concatenate([result["logits"] for result in results]).astype("<f4")
     (out / f"{name}.logits.f32").write_bytes(logits.tobytes())
     keys = ("ids", "greedy_ids", "routing")

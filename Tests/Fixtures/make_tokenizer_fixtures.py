@@ -5,7 +5,7 @@ Made with Python 3.11 and tokenizers 0.23.3; the seed below fixes the random cas
     python Tests/Fixtures/make_tokenizer_fixtures.py --shared ../shared
 
 Writes tokenizer-unicode.json (character classes and normalization, one entry per fact) and
-tokenizer-{qwen2,olmo,llama-bpe,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
+tokenizer-{qwen2,olmo,llama-bpe,refact,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
 GGUF file states it (tokens, types, merges, pre) and cases: text as UTF-8 in hexadecimal, the ids of
 `encode(add_special_tokens=False)` and, where the vocabulary normalizes, the normalized text.
 """
@@ -110,8 +110,15 @@ def random_texts(generator, corpus, count):
 
 
 def make_tokenizer(name, corpus):
+    if name == "spm":
+        return make_sentencepiece(corpus)
     tokenizer = Tokenizer(models.BPE(ignore_merges=name == "llama-bpe"))
-    if name == "olmo":
+    if name == "refact":
+        splitter = pre_tokenizers.Sequence([
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ])
+    elif name == "olmo":
         splitter = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     else:
         pattern = CL100K.replace("{DIGITS}", "" if name == "qwen2" else "{1,3}")
@@ -120,7 +127,7 @@ def make_tokenizer(name, corpus):
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ])
     tokenizer.pre_tokenizer = splitter
-    if name != "llama-bpe":
+    if name not in ("llama-bpe", "refact"):
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -134,6 +141,29 @@ def make_tokenizer(name, corpus):
         if name == "olmo" or not text.isspace()])
     if name == "llama-bpe":
         tokenizer = without_some_merges(tokenizer)
+    return tokenizer
+
+
+def make_sentencepiece(corpus):
+    """Merges over characters with bytes for those that are missing, as Mixtral's tokenizer.json has it."""
+    added = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE, show_progress=False, special_tokens=added, limit_alphabet=120)
+    trained.train_from_iterator(corpus.splitlines(keepends=True), trainer)
+    ids = trained.get_vocab()
+    # All pairs that make a token, as the conversion from SentencePiece writes them.
+    merges = [
+        (token[:cut], token[cut:])
+        for token in sorted(ids, key=ids.get)[len(added):]
+        for cut in range(1, len(token))
+        if token[:cut] in ids and token[cut:] in ids]
+    tokenizer = Tokenizer(models.BPE(
+        ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.add_special_tokens(added[:3])
     return tokenizer
 
 
@@ -160,11 +190,18 @@ def fixture(name, pre, tokenizer, texts):
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         case = {"text": text.encode().hex(), "ids": ids}
-        if tokenizer.normalizer is not None:
+        if tokenizer.normalizer is not None and name != "spm":
             normalized = tokenizer.normalizer.normalize_str(text)
             if normalized != text:
                 case["normalized"] = normalized.encode().hex()
         cases.append(case)
+    if name == "spm":
+        types = [6 if token.startswith("<0x") else kind for token, kind in zip(tokens, types)]
+        return {
+            "name": name, "model": "llama", "pre": "", "tokens": tokens, "types": types, "merges": [],
+            "scores": [-float(index) for index in range(len(tokens))], "bos": 1, "eos": 2,
+            "cases": cases,
+        }
     return {
         "name": name, "pre": pre, "tokens": tokens, "types": types,
         "merges": [" ".join(merge) for merge in data["model"]["merges"]],
@@ -227,7 +264,8 @@ def main():
     texts = AWKWARD + list(runs_of_white_space()) + list(random_texts(generator, corpus, 700))
     facts = json.dumps(unicode_facts(), separators=(",", ":")) + "\n"
     (here / "tokenizer-unicode.json").write_text(facts, encoding="utf-8")
-    sources = [("qwen2", "qwen2"), ("olmo", "olmo"), ("llama-bpe", "llama-bpe"), ("demo", "gpt-2")]
+    sources = [("qwen2", "qwen2"), ("olmo", "olmo"), ("llama-bpe", "llama-bpe"), ("refact", "refact"),
+               ("spm", ""), ("demo", "gpt-2")]
     for name, pre in sources:
         if name == "demo":
             tokenizer = Tokenizer.from_file(str(demo / "hf" / "tokenizer.json"))

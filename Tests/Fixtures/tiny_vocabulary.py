@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gguf import TokenType
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from gguf_model import Vocabulary
 
@@ -60,6 +60,7 @@ def tokenizer(pre: str) -> Tokenizer:
     """The same vocabulary in the `tokenizers` package, the oracle for the text cases."""
     ids = {token: index for index, token in enumerate(tokens()[:FIRST_CONTROL])}
     result = Tokenizer(models.BPE(ids, [tuple(merge.split(" ")) for merge in MERGES]))
+    result.normalizer = normalizers.NFC()
     if pre == "qwen2":
         split = pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated")
         bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

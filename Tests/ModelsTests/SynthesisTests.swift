@@ -160,6 +160,35 @@ import Testing
     #expect("\(SynthesisError.unknownShape(found: "gpt", known: ["tiny"]))".contains("'tiny'"))
   }
 
+  /// A toy of the architecture of `shape`.
+  private func toy(_ shape: ModelShape) -> ModelShape {
+    ModelShape(
+      name: shape.name, architecture: shape.architecture, layerCount: shape.denseLayerCount + 1,
+      hiddenSize: 64, headCount: 4, kvHeadCount: 2, headDimension: 16, expertCount: 4,
+      expertsPerToken: 2, expertFeedForwardSize: 32, vocabularySize: 512, contextLength: 64,
+      ropeBase: shape.ropeBase, rmsEpsilon: shape.rmsEpsilon,
+      denseLayerCount: shape.denseLayerCount,
+      denseFeedForwardSize: shape.denseFeedForwardSize > 0 ? 96 : 0,
+      sharedExpertCount: shape.sharedExpertCount,
+      sharedFeedForwardSize: 32 * shape.sharedExpertCount)
+  }
+
+  /// What is made of a shape is described and has the tensors of its architecture.
+  @Test(arguments: ModelShape.all.map(\.name))
+  func everyShapeIsAModelThatCanBeRun(_ name: String) throws {
+    let shape = toy(try ModelShape.named(name))
+    try withPath { path in
+      try Synthesizer(shape: shape, quantization: .q4_0, seed: 1).write(to: path, threadCount: 2)
+      let checkpoint = try Checkpoint.open(path)
+      let model = try ModelDescription(checkpoint)
+      try checkpoint.validateTensors(model)
+      #expect(model.architecture == shape.architecture)
+      #expect(model.denseLayerCount == shape.denseLayerCount)
+      #expect(model.sharedFeedForwardSize == shape.sharedFeedForwardSize)
+      #expect(model.headDimension == 16)
+    }
+  }
+
   @Test func fewerExpertsThanATokenNeedsAreRefused() throws {
     #expect(
       throws: SynthesisError.outOfRange(quantity: "experts", found: 1, minimum: 2, maximum: 512)

@@ -15,24 +15,29 @@ struct TokenizerFixture: Decodable {
     var normalizedBytes: [UInt8] { bytesOfHex(normalized ?? text) }
   }
 
+  /// The kind of tokenizer; byte-level merges without it.
+  var model: String?
   var pre: String
   var tokens: [String]
   var types: [Int32]
   var merges: [String]
+  var scores: [Float]?
   var bos: Int32
   var eos: Int32
   var cases: [Case]
 
-  static let names = ["qwen2", "olmo", "llama-bpe", "demo"]
+  static let names = ["qwen2", "olmo", "llama-bpe", "refact", "demo"]
 
   static func load(_ name: String) throws -> TokenizerFixture {
     try loadFixture("tokenizer-\(name).json")
   }
 
   var vocabulary: TokenizerVocabulary {
-    TokenizerVocabulary(
-      model: "gpt2", preTokenizer: pre, tokens: StringTable(tokens), tokenTypes: types,
-      merges: StringTable(merges), bosID: bos, eosID: eos, addBOS: false)
+    var vocabulary = TokenizerVocabulary(
+      model: model ?? "gpt2", preTokenizer: pre, tokens: StringTable(tokens), tokenTypes: types,
+      merges: StringTable(merges), bosID: bos, eosID: eos, addBOS: model == "llama")
+    vocabulary.scores = scores ?? []
+    return vocabulary
   }
 
   func tokenizer() throws -> Tokenizer { try Tokenizer(vocabulary) }

@@ -29,7 +29,9 @@ enum RoundFigures {
       memory: [MemoryRate(threads: 2, bytesPerSecond: Figure(2000))],
       products: [("Q4_0", 1000.0), ("F32", 2000.0)].flatMap { type, rate in
         [(1, rate), (4, rate / 2)].map { tokens, rate in
-          ProductRate(type: type, tokens: tokens, isCached: false, bytesPerSecond: Figure(rate))
+          ProductRate(
+            type: type, kernels: "portable", tokens: tokens, isCached: false,
+            bytesPerSecond: Figure(rate))
         }
       },
       layerSeconds: Figure(0.5), tokenSeconds: Figure(0.25), samplingSeconds: Figure(0.01),

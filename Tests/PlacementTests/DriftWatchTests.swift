@@ -2,10 +2,16 @@ import Placement
 import Testing
 
 @Suite struct DriftWatchTests {
+  private static let stalls: Stalls = {
+    var stalls = Stalls()
+    stalls.evictedSeconds = 0.004
+    return stalls
+  }()
+
   /// 10 ms a token, of which 4 ms are waited for 1 MB at 200 MB/s.
   private static let prediction = Prediction(
     timeToFirstToken: 1, tpotMean: 0.010, tpotP95: 0.012, uncertainty: 0.1, hitRate: 0.8,
-    bytesPerToken: 1e6, stallSeconds: 0.004, readSeconds: 0.005, expertSeconds: 0.003,
+    bytesPerToken: 1e6, stalls: stalls, readSeconds: 0.005, expertSeconds: 0.003,
     denseSeconds: 0.002, contextSeconds: 0, otherSeconds: 0.001, peakMemory: 1, binding: .drive,
     overlapBound: 150)
 

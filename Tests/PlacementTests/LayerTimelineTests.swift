@@ -45,6 +45,22 @@ import Testing
     }
   }
 
+  @Test func waitingIsToldByItsCause() {
+    var timeline = LayerTimeline(Self.profile)
+    // What was read ahead needs 4 s more; the miss is read behind it, its matrices at 7, 8 and 9 s.
+    let time = timeline.run(hits: 0, misses: 1, ahead: [4], byteCount: 3000)
+    #expect(abs(time.seconds - (9 + 1.0 / 3)) < 1e-9)
+    // Waiting until 2, 3 and 4 s, each but the first with a third of a second of work before.
+    #expect(abs(time.lateSeconds - (2 + 2.0 / 3 + 2.0 / 3)) < 1e-9)
+    var stalls = Stalls()
+    stalls.add(time, firstUses: 0.25)
+    let demanded = time.stallSeconds - time.lateSeconds
+    #expect(abs(stalls.firstUseSeconds - demanded / 4) < 1e-9)
+    #expect(abs(stalls.evictedSeconds - 3 * demanded / 4) < 1e-9)
+    #expect(abs(stalls.total - time.stallSeconds) < 1e-9)
+    #expect(abs(stalls.scaled(by: 3).total - 3 * time.stallSeconds) < 1e-9)
+  }
+
   @Test func impossibleProfilesAreNamed() {
     var profile = Self.profile
     #expect(profile.fault == nil)

@@ -34,6 +34,28 @@ import Testing
     #expect(untied.activeBytesPerToken == untied.activeExpertBytes + untied.denseBytes - unread)
   }
 
+  @Test(arguments: ["tiny-glm4moe", "tiny-glm4moe.gguf"])
+  func whatIsBesideRoutedExpertsIsTold(_ name: String) throws {
+    let outcome = try StokerProcess.run(["inspect", Samples.fixture(name)])
+    #expect(outcome.exit == .code(0), "\(outcome.errors)")
+    #expect(outcome.output.contains("shared ones of width 16; first layer dense, width 24"))
+    #expect(outcome.output.contains("layers 1-2"))
+  }
+
+  @Test func aFolderRunsAsItsGGUFFileDoes() throws {
+    let outputs = try ["tiny-mixtral", "tiny-mixtral.gguf"].map { name in
+      let outcome = try StokerProcess.run([
+        "run", Samples.fixture(name), "--prompt", "The heat of", "--max-tokens", "12",
+        "--temperature", "0", "--ignore-end", "--no-history",
+      ])
+      #expect(outcome.exit == .code(0), "\(outcome.errors)")
+      return outcome.output
+    }
+    #expect(outputs[0] == outputs[1] && outputs[0].count > 4)
+    let none = try StokerProcess.run(["inspect", Samples.fixture("")])
+    #expect(none.exit != .code(0) && none.errors.contains("config.json"), "\(none.errors)")
+  }
+
   @Test func theTableForPeopleNamesBothBudgets() throws {
     let outcome = try StokerProcess.run(["inspect", Samples.tinyQwen])
     #expect(outcome.exit == .code(0))

@@ -93,6 +93,17 @@ import Testing
     }
     #expect(rows[1].measured.hitRate == 1 && rows[1].blind.hitRate == 1)
 
+    let waiting = planned.output.contains("  waiting  ")
+    #expect(waiting, "\(planned.output)")
+    // A damaged profile costs a run its prediction, and nothing else.
+    let profile = scratch.path(of: "cache/stoker/machine.json")
+    try Data("{\"version\": 2".utf8).write(to: URL(fileURLWithPath: profile))
+    let unplanned = try stoker(run + ["--max-tokens", "2"])
+    #expect(unplanned.exit == .code(0), "\(unplanned.errors)")
+    #expect(
+      unplanned.errors.contains("no speed is predicted: could not read '\(profile)'"),
+      "\(unplanned.errors)")
+
     let compared = try stoker(["plan", "--compare", plan, plan])
     #expect(compared.exit == .code(0) && compared.output.contains("experts that fit"))
     let other = try stoker(["run", Samples.tinyOLMoE, "--plan", plan, "--token-ids", "1"])

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Placement
+import Tensors
 import Testing
 
 @testable import Stoker
@@ -22,6 +23,13 @@ import Testing
     #expect(profile.readKinds.contains(.cached))
     #expect(Set(profile.products.map(\.type)).isSuperset(of: ["Q4_0", "Q8_0", "F32"]))
     #expect((0.01...1).contains(profile.contention.readShare.value))
+    // Every kernel set of this processor, and one to all threads.
+    #expect(
+      Set(profile.products.map(\.kernels))
+        == Set(KernelSet.allCases.filter { $0 <= .best }.map(\.name)))
+    #expect(profile.memory.map(\.threads) == Calibration.threadCounts(upTo: Machine.processorCount))
+    #expect(Calibration.threadCounts(upTo: 1) == [1])
+    #expect(Calibration.threadCounts(upTo: 12) == [1, 2, 4, 8, 12])
     // As JSON it is the same again.
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase

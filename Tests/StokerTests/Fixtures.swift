@@ -19,6 +19,23 @@ enum Fixtures {
   static let hasSharedDemo = FileManager.default.fileExists(atPath: sharedDemo.path)
   static let hasDemoF32 = hasSharedDemo && FileManager.default.fileExists(atPath: demoF32)
 
+  /// The checkpoints that transformers has computed with, every architecture among them.
+  static let tinyModels = [
+    "tiny-olmoe", "tiny-olmoe-clip", "tiny-qwen3moe", "tiny-qwen3moe-tied", "tiny-mixtral",
+    "tiny-qwen2moe", "tiny-granitemoe", "tiny-granitemoe-shared", "tiny-glm4moe",
+    "tiny-glm4moe-air", "tiny-ernie4_5moe",
+  ]
+
+  /// Those that are there as transformers saves them too, one of each architecture.
+  static let tinyFolders = [
+    "tiny-olmoe-clip", "tiny-qwen3moe-tied", "tiny-mixtral", "tiny-qwen2moe",
+    "tiny-granitemoe-shared", "tiny-glm4moe", "tiny-ernie4_5moe",
+  ]
+
+  static func folder(_ name: String) -> String {
+    repository.appendingPathComponent("Tests/Fixtures/\(name)").path
+  }
+
   static func tiny(_ name: String) -> String {
     repository.appendingPathComponent("Tests/Fixtures/\(name).gguf").path
   }

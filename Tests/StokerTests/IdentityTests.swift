@@ -50,9 +50,10 @@ import Testing
     return all
   }
 
-  @Test(arguments: [
-    Fixtures.tiny("tiny-olmoe"), Fixtures.tiny("tiny-qwen3moe"), Fixtures.demo,
-  ])
+  @Test(
+    arguments: Fixtures.tinyModels.map(Fixtures.tiny) + [
+      Fixtures.folder("tiny-mixtral"), Fixtures.demo,
+    ])
   func outputIsIdenticalWhateverTheBudget(_ path: String) throws {
     let file = try ModelFile(path: path)
     let needs = try file.requirements(

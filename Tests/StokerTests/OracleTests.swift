@@ -1,6 +1,8 @@
+import Checkpoints
 import FoundationEssentials
-import Stoker
 import Testing
+
+@testable import Stoker
 
 /// What transformers computed in float32 on the same weights (Tests/Fixtures/README.md).
 private struct Reference: Decodable {
@@ -10,7 +12,12 @@ private struct Reference: Decodable {
     let greedyIds: [Int32]
     let greedyText: String?
   }
+  struct Text: Decodable {
+    let text: String
+    let ids: [Int32]
+  }
   let vocabularySize: Int
+  let texts: [Text]
   let prompts: [Prompt]
 }
 
@@ -23,11 +30,20 @@ private func decoder() -> JSONDecoder {
 private let greedy = SamplingParameters(temperature: 0)
 
 @Suite struct OracleTests {
-  @Test(arguments: ["tiny-olmoe", "tiny-olmoe-clip", "tiny-qwen3moe", "tiny-qwen3moe-tied"])
+  @Test(arguments: Fixtures.tinyModels)
   func tinyModelsAgreeWithTransformers(_ name: String) throws {
+    try expectAgreement(name, path: Fixtures.tiny(name))
+  }
+
+  @Test(arguments: Fixtures.tinyFolders)
+  func foldersAgreeWithTransformers(_ name: String) throws {
+    try expectAgreement(name, path: Fixtures.folder(name))
+  }
+
+  private func expectAgreement(_ name: String, path: String) throws {
     let reference = try decoder().decode(Reference.self, from: Fixtures.data("\(name).json"))
     let expected = Fixtures.floats(try Fixtures.data("\(name).logits.f32"))
-    let model = try Fixtures.model(Fixtures.tiny(name))
+    let model = try Fixtures.model(path)
     let width = reference.vocabularySize
     var row = 0
     for prompt in reference.prompts {
@@ -40,11 +56,21 @@ private let greedy = SamplingParameters(temperature: 0)
       #expect(prompt.ids + continuation.tokens == prompt.greedyIds)
     }
     #expect(row * width == expected.count)
+    for text in reference.texts {
+      #expect(model.file.tokenizer.encode(text.text) == text.ids, "\(text.text.debugDescription)")
+    }
+  }
+
+  @Test func everyArchitectureHasAnOracle() throws {
+    let names = try Fixtures.tinyModels.map {
+      try ModelFile(path: Fixtures.tiny($0)).description.architecture
+    }
+    #expect(Set(names) == Set(Architecture.allCases))
   }
 
   /// Few tokens and many take different kernels: every split of a prompt is held to the oracle.
   @Test(
-    arguments: ["tiny-olmoe", "tiny-olmoe-clip", "tiny-qwen3moe", "tiny-qwen3moe-tied"],
+    arguments: Fixtures.tinyModels,
     [1, 2, 5, 19])
   func splitPromptsAgreeWithTransformers(_ name: String, chunk: Int) throws {
     let reference = try decoder().decode(Reference.self, from: Fixtures.data("\(name).json"))

@@ -99,11 +99,32 @@ import Testing
     #expect(!whole.choice.prefetch && whole.prediction.stallSeconds == 0)
   }
 
+  @Test func theFasterWayToTheDriveIsChosen() throws {
+    let file = try ModelFile(path: Fixtures.demo)
+    let subject = try PlanSubject(file, options: Self.options)
+    var request = Planner.Request(memory: try Self.budget(file, 0.5))
+    for (factor, chosen) in [(1.0, ReadKind.direct), (1.2, .direct), (1.5, .buffered)] {
+      var machine = Self.machine
+      machine.disk += machine.disk.filter { $0.kind == .direct }.map {
+        var rate = $0
+        rate.kind = .buffered
+        rate.bytesPerSecond.value *= factor
+        rate.burstSeconds.value /= factor
+        return rate
+      }
+      let planner = try Planner(subject, profile: machine, trace: nil)
+      request.reads = [.direct, .buffered]
+      #expect(try planner.plan(request).choice.reads == chosen)
+      request.reads = [.direct]
+      #expect(try planner.plan(request).choice.reads == .direct)
+    }
+  }
+
   @Test func theSmallestBudgetIsNamedAndWorks() throws {
     let file = try ModelFile(path: Fixtures.demo)
     let subject = try PlanSubject(file, options: Self.options)
     let planner = try Planner(subject, profile: Self.machine, trace: nil)
-    let minimum = subject.minimumBudget([.direct])
+    let minimum = planner.minimumBudget(Planner.Request(memory: 0))
     #expect(throws: RuntimeError.budgetTooSmall(budget: minimum - 1, minimum: minimum)) {
       _ = try planner.plan(Planner.Request(memory: minimum - 1))
     }
@@ -132,7 +153,8 @@ import Testing
     let profile = try #require(MachineProfile.preset("desktop-rtx4090"))
     let subject = PlanSubject(shape, context: 512, threads: 16)
     let planner = try Planner(subject, profile: profile, trace: nil)
-    var request = Planner.Request(memory: subject.minimumBudget([.direct]) + 256 << 20, tokens: 64)
+    var request = Planner.Request(memory: 0, tokens: 64)
+    request.memory = planner.minimumBudget(request) + 256 << 20
     let without = try planner.plan(request)
     #expect(without.device == nil)
     var last = without.prediction.tokensPerSecond

@@ -50,7 +50,7 @@ import Testing
   }
 
   @Test func theControlFindsEverything() throws {
-    for path in [Fixtures.tiny("tiny-olmoe"), Fixtures.tiny("tiny-qwen3moe"), Fixtures.demo] {
+    for path in Fixtures.tinyModels.map(Fixtures.tiny) + [Fixtures.demo] {
       let file = try ModelFile(path: path)
       let model = try MoEModel(
         file, options: ModelOptions(context: 96, threads: 2), logger: Logger(label: "test"))

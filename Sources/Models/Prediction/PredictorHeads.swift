@@ -1,7 +1,7 @@
 package import Checkpoints
 package import DirectIO
 package import ExpertRuntime
-internal import Tensors
+package import Tensors
 
 /// Linear heads fitted to a model, in a file beside it: a GGUF file, so that it is read, checked and
 /// written as models are.
@@ -65,7 +65,7 @@ package struct PredictorFile: Sendable {
           path: path, key: Self.distancesKey, found: "\(distance)",
           expected: "0 to \(RouterPredictor.farthest)")
       }
-      for layer in distance..<max(distance, model.layerCount) {
+      for layer in distance..<max(distance, model.expertLayerCount) {
         try require(
           Self.weight(layer, distance), [.q8_0, .f16],
           [model.hiddenSize + model.expertCount, model.expertCount])
@@ -106,12 +106,14 @@ package final class PredictorHeads {
 
   /// Reads the heads, which have been validated.
   package init(
-    _ file: PredictorFile, data: DataFile, layerCount: Int, ledger: MemoryLedger
+    _ file: PredictorFile, data: DataFile, layerCount: Int, kernels: Kernels,
+    ledger: MemoryLedger
   ) throws {
     let engine = try makeReadEngine(kind: .auto, files: [data], arenas: [], capacity: 64)
     let tensors = file.tensors.values.sorted { $0.offset < $1.offset }
     let weights = try DenseWeights(
-      tensors, files: [data], engine: engine, ledger: ledger, name: "predictor heads")
+      tensors, files: [data], engine: engine, kernels: kernels, ledger: ledger,
+      name: "predictor heads")
     self.weights = weights
     distances = file.distances
     func table<Value>(_ value: (_ layer: Int, _ distance: Int) -> Value) -> [[Value?]] {
@@ -144,10 +146,10 @@ extension MoETransformer {
           &* 0x100_0000_01b3
       }
     }
-    for layer in layers {
-      let router = layer.router
+    for layer in layers.dropFirst(description.denseLayerCount) {
+      let router = layer.mixture.router
       add(router.bytes, router.rows * router.type.byteCount(valueCount: router.columns)!)
-      add(layer.expertNorm, description.hiddenSize * 4)
+      add(layer.feedForwardNorm, description.hiddenSize * 4)
     }
     return String(hash, radix: 16)
   }
@@ -155,7 +157,8 @@ extension MoETransformer {
   /// The router of `layer` with the norm before it folded in, on a state divided by its root mean square:
   /// what gate reuse computes, [experts][hidden].
   package func foldedRouter(layer: Int) -> [[Float]] {
-    let (router, norm) = (layers[layer].router, layers[layer].expertNorm)
+    let weights = expertLayer(layer)
+    let (router, norm) = (weights.mixture.router, weights.feedForwardNorm)
     let rowByteCount = router.type.byteCount(valueCount: router.columns)!
     return (0..<router.rows).map { row in
       var values = [Float](repeating: 0, count: router.columns)

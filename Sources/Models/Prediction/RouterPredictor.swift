@@ -65,15 +65,15 @@ package final class RouterPredictor {
 
   /// Whether the scores of `layer` can be predicted at `distance`.
   package func predicts(layer: Int, distance: Int) -> Bool {
-    guard layer < model.layerCount, layer - distance >= 0 else { return false }
+    guard layer < model.expertLayerCount, layer - distance >= 0 else { return false }
     return kind != .fitted || heads?.distances.contains(distance) == true
   }
 
   /// The router scores of `layer`, [experts], from the state that `note` was told of last at that
-  /// distance. They are valid until the next call.
+  /// distance. They are valid, and the caller's to change, until the next call.
   package func predict(
     layer: Int, distance: Int, norm: UnsafePointer<Float>, router: Matrix
-  ) -> UnsafeBufferPointer<Float> {
+  ) -> UnsafeMutableBufferPointer<Float> {
     let hidden = model.hiddenSize
     let state = buffers.state(layer: layer - distance, distance: distance)
     let input: ActivationRows
@@ -110,7 +110,7 @@ package final class RouterPredictor {
       kernels.add(
         heads.bias(layer: layer, distance: distance), to: buffers.scores, count: model.expertCount)
     }
-    return UnsafeBufferPointer(start: buffers.scores, count: model.expertCount)
+    return UnsafeMutableBufferPointer(start: buffers.scores, count: model.expertCount)
   }
 
   private func normalize(
@@ -152,7 +152,7 @@ package final class RouterPredictor {
 
   /// A sequence begins: there is no token before its first.
   package func beginSequence() {
-    buffers.latest.update(repeating: 0, count: model.layerCount * model.expertCount)
+    buffers.latest.update(repeating: 0, count: model.expertLayerCount * model.expertCount)
   }
 
   private struct Buffers {
@@ -182,10 +182,10 @@ package final class RouterPredictor {
         cursor: &cursor)
       scores = cursor.take(model.expertCount)
       scoreRows = cursor.take(1)
-      latest = cursor.take(model.layerCount * model.expertCount)
+      latest = cursor.take(model.expertLayerCount * model.expertCount)
       ones = cursor.take(model.hiddenSize)
       states = cursor.take((1 + farthest) * model.hiddenSize)
-      corrections = cursor.take((1 + farthest) * model.layerCount * model.hiddenSize)
+      corrections = cursor.take((1 + farthest) * model.expertLayerCount * model.hiddenSize)
     }
 
     /// The state at `layer` that predictions over `distance` layers begin with.
@@ -195,7 +195,7 @@ package final class RouterPredictor {
 
     /// What is added to that state for the router of `layer`.
     func correction(layer: Int, distance: Int) -> UnsafeMutablePointer<Float> {
-      corrections + (distance * model.layerCount + layer) * model.hiddenSize
+      corrections + (distance * model.expertLayerCount + layer) * model.hiddenSize
     }
   }
 }

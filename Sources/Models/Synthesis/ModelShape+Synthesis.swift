@@ -27,16 +27,39 @@ extension ModelShape {
       number("expert_used_count", expertsPerToken),
       number("vocab_size", vocabularySize),
     ]
+    let heads = [
+      number("attention.key_length", headDimension),
+      number("attention.value_length", headDimension),
+    ]
+    let expertSize = number("expert_feed_forward_length", expertFeedForwardSize)
     switch architecture {
-    case .olmoe:
-      // Its experts' size goes by the name of the layer's.
+    case .olmoe, .mixtral, .granitemoe:
+      // Their experts' size goes by the name of the layer's.
       result.append(number("feed_forward_length", expertFeedForwardSize))
     case .qwen3moe:
       result += [
-        number("feed_forward_length", expertFeedForwardSize * expertsPerToken),
-        number("expert_feed_forward_length", expertFeedForwardSize),
-        number("attention.key_length", headDimension),
-        number("attention.value_length", headDimension),
+        number("feed_forward_length", expertFeedForwardSize * expertsPerToken), expertSize,
+      ]
+      result += heads
+    case .qwen2moe:
+      result += [
+        number("feed_forward_length", sharedFeedForwardSize), expertSize,
+        number("expert_shared_feed_forward_length", sharedFeedForwardSize),
+      ]
+    case .glm4moe:
+      result += [
+        number("feed_forward_length", denseFeedForwardSize), expertSize,
+        number("leading_dense_block_count", denseLayerCount),
+        number("expert_shared_count", sharedExpertCount), number("expert_gating_func", 2),
+        number("rope.dimension_count", headDimension / 2),
+      ]
+      result += heads
+    case .ernie:
+      result += [
+        number("feed_forward_length", denseFeedForwardSize), expertSize,
+        number("leading_dense_block_count", denseLayerCount),
+        number("expert_shared_count", sharedExpertCount),
+        number("expert_shared_feed_forward_length", sharedFeedForwardSize),
       ]
     }
     result += vocabulary.metadata
@@ -49,10 +72,7 @@ extension ModelShape {
 
   /// The rule that splits text: that of the family's own tokenizer.
   var preTokenizer: PreTokenizer {
-    switch architecture {
-    case .olmoe: .olmo
-    case .qwen3moe: .qwen2
-    }
+    architecture == .olmoe ? .olmo : .qwen2
   }
 
   /// All tensors, in the order of the file.
@@ -62,7 +82,7 @@ extension ModelShape {
     var list = SyntheticTensorList(shape: self, quantization: quantization, design: design)
     // The largest embedding is a shared value with the most of noise.
     list.append(
-      "token_embd", quantization.elementType, [hiddenSize, vocabularySize],
+      "token_embd.weight", quantization.elementType, [hiddenSize, vocabularySize],
       .embedding(BlockRounding(quantization, limit: 3.15)))
     for layer in 0..<layerCount { list.appendLayer(layer) }
     list.appendNorm("output_norm", hiddenSize)
@@ -83,11 +103,13 @@ private struct SyntheticTensorList {
   ) {
     tensors.append(
       SyntheticTensor(
-        name: "\(name).weight", type: type, shape: dimensions, stream: .tensor(tensors.count),
+        name: name, type: type, shape: dimensions, stream: .tensor(tensors.count),
         content: content))
   }
 
-  mutating func appendNorm(_ name: String, _ count: Int) { append(name, .f32, [count], .norm) }
+  mutating func appendNorm(_ name: String, _ count: Int) {
+    append("\(name).weight", .f32, [count], .norm)
+  }
 
   /// Appends a matrix that reads the state's own part and hardly the shared one, lest it add the
   /// same to every token.
@@ -104,14 +126,16 @@ private struct SyntheticTensorList {
       quantization, columns: shape.hiddenSize, sharedCount: design.sharedCount,
       sharedDeviation: sharedGain * unit, deviation: gain * unit)
     append(
-      name, quantization.elementType, [shape.hiddenSize] + rows, .matrix(blocks, shared: shared))
+      "\(name).weight", quantization.elementType, [shape.hiddenSize] + rows,
+      .matrix(blocks, shared: shared))
   }
 
   /// Appends a matrix whose result is added to the state.
   mutating func appendWriter(_ name: String, columns: Int, rows: [Int], gain: Float) {
     let blocks = RandomBlocks(
       quantization, columns: columns, deviation: gain / Float(columns).squareRoot())
-    append(name, quantization.elementType, [columns] + rows, .matrix(blocks, shared: nil))
+    append(
+      "\(name).weight", quantization.elementType, [columns] + rows, .matrix(blocks, shared: nil))
   }
 
   mutating func appendLayer(_ layer: Int) {
@@ -130,22 +154,45 @@ private struct SyntheticTensorList {
     appendWriter(
       "\(prefix).attn_output", columns: shape.querySize, rows: [shape.hiddenSize],
       gain: design.attentionGain)
-    switch shape.architecture {
-    case .olmoe:
-      appendNorm("\(prefix).attn_q_norm", shape.querySize)
-      appendNorm("\(prefix).attn_k_norm", shape.keyValueSize)
-    case .qwen3moe:
-      appendNorm("\(prefix).attn_q_norm", shape.headDimension)
-      appendNorm("\(prefix).attn_k_norm", shape.headDimension)
+    let traits = ArchitectureTraits(shape.architecture)
+    if traits.hasProjectionBias != false {
+      append("\(prefix).attn_q.bias", .f32, [shape.querySize], .zeros)
+      append("\(prefix).attn_k.bias", .f32, [shape.keyValueSize], .zeros)
+      append("\(prefix).attn_v.bias", .f32, [shape.keyValueSize], .zeros)
     }
-    appendNorm("\(prefix).ffn_norm", shape.hiddenSize)
+    if let norm = traits.queryKeyNorm, !traits.queryKeyNormIsOptional {
+      let ofHead = norm == .head
+      appendNorm("\(prefix).attn_q_norm", ofHead ? shape.headDimension : shape.querySize)
+      appendNorm("\(prefix).attn_k_norm", ofHead ? shape.headDimension : shape.keyValueSize)
+    }
+    appendNorm("\(prefix).\(traits.feedForwardNorm)", shape.hiddenSize)
+    guard layer >= shape.denseLayerCount else {
+      return appendNetwork("\(prefix).ffn_", "", size: shape.denseFeedForwardSize)
+    }
     append(
-      "\(prefix).ffn_gate_inp", .f32, [shape.hiddenSize, experts],
+      "\(prefix).ffn_gate_inp.weight", .f32, [shape.hiddenSize, experts],
       .router(leans: design.popularity(layer: layer)))
+    if traits.router.hasCorrection {
+      append("\(prefix).exp_probs_b.bias", .f32, [experts], .zeros)
+    }
+    if shape.sharedFeedForwardSize > 0 {
+      if traits.gatesSharedExpert {
+        append("\(prefix).ffn_gate_inp_shexp.weight", .f32, [shape.hiddenSize], .zeros)
+      }
+      appendNetwork("\(prefix).ffn_", "_shexp", size: shape.sharedFeedForwardSize)
+    }
     appendReader("\(prefix).ffn_gate_exps", rows: [shape.expertFeedForwardSize, experts])
     appendReader("\(prefix).ffn_up_exps", rows: [shape.expertFeedForwardSize, experts])
     appendWriter(
       "\(prefix).ffn_down_exps", columns: shape.expertFeedForwardSize,
       rows: [shape.hiddenSize, experts], gain: design.expertGain)
+  }
+
+  /// Appends a network that all tokens go through.
+  private mutating func appendNetwork(_ prefix: String, _ suffix: String, size: Int) {
+    appendReader("\(prefix)gate\(suffix)", rows: [size])
+    appendReader("\(prefix)up\(suffix)", rows: [size])
+    appendWriter(
+      "\(prefix)down\(suffix)", columns: size, rows: [shape.hiddenSize], gain: design.expertGain)
   }
 }

@@ -26,9 +26,17 @@ package struct ModelShape: Sendable, Hashable {
   package let contextLength: Int
   package let ropeBase: Float
   package let rmsEpsilon: Float
+  /// The first layers, which have no experts, and rows of the gate projections of those.
+  package private(set) var denseLayerCount = 0
+  package private(set) var denseFeedForwardSize = 0
+  /// Experts that every token is sent to besides, and rows of the gate projection of all of these.
+  package private(set) var sharedExpertCount = 0
+  package private(set) var sharedFeedForwardSize = 0
 
   /// Every shape, in the order they are listed to people.
-  package static let all = [tiny, olmoe1B7B, qwen3A3B, qwen3A22B]
+  package static let all = [
+    tiny, olmoe1B7B, qwen3A3B, qwen3A22B, mixtral8x7B, qwen15A27B, granite3B, glm45Air, ernie21B,
+  ]
 
   /// The shape of that name.
   /// - Throws: `SynthesisError.unknownShape`, which lists those there are.
@@ -46,9 +54,10 @@ package struct ModelShape: Sendable, Hashable {
   ) throws(SynthesisError) -> ModelShape {
     var shape = self
     if let layers {
-      guard (1...Self.maximumLayerCount).contains(layers) else {
+      let fewest = denseLayerCount + 1
+      guard (fewest...Self.maximumLayerCount).contains(layers) else {
         throw .outOfRange(
-          quantity: "layers", found: layers, minimum: 1, maximum: Self.maximumLayerCount)
+          quantity: "layers", found: layers, minimum: fewest, maximum: Self.maximumLayerCount)
       }
       shape.layerCount = layers
     }
@@ -117,4 +126,41 @@ extension ModelShape {
     headCount: 64, kvHeadCount: 4, headDimension: 128, expertCount: 128, expertsPerToken: 8,
     expertFeedForwardSize: 1536, vocabularySize: 151_936, contextLength: 40_960, ropeBase: 1e6,
     rmsEpsilon: 1e-6)
+
+  /// Mixtral-8x7B (arXiv 2401.04088).
+  package static let mixtral8x7B = ModelShape(
+    name: "mixtral-8x7b", architecture: .mixtral, layerCount: 32, hiddenSize: 4096, headCount: 32,
+    kvHeadCount: 8, headDimension: 128, expertCount: 8, expertsPerToken: 2,
+    expertFeedForwardSize: 14_336, vocabularySize: 32_000, contextLength: 32_768, ropeBase: 1e6,
+    rmsEpsilon: 1e-5)
+
+  /// Qwen1.5-MoE-A2.7B, by its config.json.
+  package static let qwen15A27B = ModelShape(
+    name: "qwen1.5-moe-a2.7b", architecture: .qwen2moe, layerCount: 24, hiddenSize: 2048,
+    headCount: 16, kvHeadCount: 16, headDimension: 128, expertCount: 60, expertsPerToken: 4,
+    expertFeedForwardSize: 1408, vocabularySize: 151_936, contextLength: 8192, ropeBase: 1e6,
+    rmsEpsilon: 1e-6, sharedExpertCount: 4, sharedFeedForwardSize: 5632)
+
+  /// Granite-3.1-3B-A800M, by its config.json.
+  package static let granite3B = ModelShape(
+    name: "granite-3.1-3b-a800m", architecture: .granitemoe, layerCount: 32, hiddenSize: 1536,
+    headCount: 24, kvHeadCount: 8, headDimension: 64, expertCount: 40, expertsPerToken: 8,
+    expertFeedForwardSize: 512, vocabularySize: 49_155, contextLength: 131_072, ropeBase: 1e7,
+    rmsEpsilon: 1e-6)
+
+  /// GLM-4.5-Air (arXiv 2508.06471), by its config.json, without the layer that predicts a further token.
+  package static let glm45Air = ModelShape(
+    name: "glm-4.5-air", architecture: .glm4moe, layerCount: 46, hiddenSize: 4096, headCount: 96,
+    kvHeadCount: 8, headDimension: 128, expertCount: 128, expertsPerToken: 8,
+    expertFeedForwardSize: 1408, vocabularySize: 151_552, contextLength: 131_072, ropeBase: 1e6,
+    rmsEpsilon: 1e-5, denseLayerCount: 1, denseFeedForwardSize: 10_944, sharedExpertCount: 1,
+    sharedFeedForwardSize: 1408)
+
+  /// ERNIE-4.5-21B-A3B, by its config.json.
+  package static let ernie21B = ModelShape(
+    name: "ernie-4.5-21b-a3b", architecture: .ernie, layerCount: 28, hiddenSize: 2560,
+    headCount: 20, kvHeadCount: 4, headDimension: 128, expertCount: 64, expertsPerToken: 6,
+    expertFeedForwardSize: 1536, vocabularySize: 103_424, contextLength: 131_072, ropeBase: 5e5,
+    rmsEpsilon: 1e-5, denseLayerCount: 1, denseFeedForwardSize: 12_288, sharedExpertCount: 2,
+    sharedFeedForwardSize: 3072)
 }

@@ -67,7 +67,7 @@ struct RoutingDesign: Sendable {
       expertGain = depth
       popularityDeviation = 0.95
       popularityGrowth = 4
-    case .qwen3moe:
+    default:
       attentionGain = 1.6 * depth
       expertGain = depth
       popularityDeviation = 0.35

@@ -6,6 +6,8 @@ struct SyntheticTensor: Sendable {
   enum Content: Sendable {
     /// F32 ones with slight noise.
     case norm
+    /// F32 zeros: a bias that does nothing.
+    case zeros
     case embedding(BlockRounding)
     /// F32 rows that lean along the shared direction, one lean per expert.
     case router(leans: [Float])
@@ -56,6 +58,8 @@ struct SyntheticTensor: Sendable {
           of: (1 + 0.02 * noise.next()).bitPattern.littleEndian, toByteOffset: column * 4,
           as: UInt32.self)
       }
+    case .zeros:
+      row.initializeMemory(as: UInt8.self, repeating: 0, count: rowByteCount)
     case .embedding(let rounding):
       let topic = streams.generator(.topic, row: index / RoutingDesign.topicTokenCount)
       let values = UnsafeMutableBufferPointer(rebasing: scratch[..<columns])

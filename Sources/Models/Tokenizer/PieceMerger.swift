@@ -9,6 +9,8 @@ struct PieceMerger {
   var scanLimit = 24
 
   private let byteTokenIDs: [Int32]
+  /// The tokens that a character of several bytes may begin as; nil: text begins as bytes.
+  private let characters: TokenTable?
   private let merges: MergeTable
   private var ids: [Int32] = []
   private var candidates: [MergeTable.Merge] = []
@@ -19,21 +21,40 @@ struct PieceMerger {
 
   private static let noMerge = MergeTable.Merge(rank: .max, id: -1)
 
-  /// Creates a merger for a vocabulary: the id of each byte's token, and the merges.
-  init(byteTokenIDs: [Int32], merges: MergeTable) {
+  /// Creates a merger for a vocabulary: the id of each byte's token, those of characters, and the merges.
+  init(byteTokenIDs: [Int32], characters: TokenTable? = nil, merges: MergeTable) {
     self.byteTokenIDs = byteTokenIDs
+    self.characters = characters
     self.merges = merges
   }
 
   /// Appends the tokens of `piece` to `output`.
   mutating func encode(_ piece: Span<UInt8>, into output: inout [Int32]) {
     ids.removeAll(keepingCapacity: true)
-    for index in piece.indices { ids.append(byteTokenIDs[Int(piece[index])]) }
+    appendSymbols(of: piece)
     if ids.count > scanLimit && ids.count <= Int(Int32.max) {
       mergeByHeap(into: &output)
     } else {
       mergeByScan()
       output.append(contentsOf: ids)
+    }
+  }
+
+  /// Appends what the merges of `piece` begin with.
+  private mutating func appendSymbols(of piece: Span<UInt8>) {
+    guard let characters else {
+      for index in piece.indices { ids.append(byteTokenIDs[Int(piece[index])]) }
+      return
+    }
+    var start = 0
+    while start < piece.count {
+      let end = start + TextSymbol(in: piece, at: start).byteCount
+      if end > start + 1, let id = characters.id(of: piece.extracting(start..<end)) {
+        ids.append(id)
+      } else {
+        for index in start..<end { ids.append(byteTokenIDs[Int(piece[index])]) }
+      }
+      start = end
     }
   }
 

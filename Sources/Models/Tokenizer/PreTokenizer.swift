@@ -11,6 +11,10 @@ enum PreTokenizer: String, CaseIterable, Sendable {
   /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}`
   /// `| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
   case dbrx = "dbrx"
+  /// The rule of `gpt2`, but that each number symbol is a piece (Granite 3, StarCoder).
+  case refact = "refact"
+  /// The rule of `dbrx` (GLM-4 and 4.5).
+  case glm4 = "glm4"
   /// The rule of `dbrx`; a piece that is a token stays whole whatever the merges say (Llama 3).
   case llama3 = "llama-bpe"
   /// The rule of `dbrx` with each number a piece, on text in normalization form C (Qwen 2 and 3).
@@ -26,26 +30,33 @@ enum PreTokenizer: String, CaseIterable, Sendable {
   func pieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
     switch self {
     case .gpt2, .olmo: gpt2PieceEnd(in: text, from: start)
-    case .dbrx, .llama3: cl100kPieceEnd(in: text, from: start, digitLimit: 3)
+    case .refact: gpt2PieceEnd(in: text, from: start, splitsNumbers: true)
+    case .dbrx, .glm4, .llama3: cl100kPieceEnd(in: text, from: start, digitLimit: 3)
     case .qwen2: cl100kPieceEnd(in: text, from: start, digitLimit: 1)
     }
   }
 }
 
 /// The rule of GPT-2; its alternatives in their order.
-private func gpt2PieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
+/// - Parameter splitsNumbers: whether text is cut around each number symbol first.
+private func gpt2PieceEnd(
+  in text: Span<UInt8>, from start: Int, splitsNumbers: Bool = false
+) -> Int {
   if let end = contractionEnd(in: text, from: start, ignoringCase: false) { return end }
   let first = TextSymbol(in: text, at: start)
   var kind = first.kind
+  if splitsNumbers, kind == .number { return start + first.byteCount }
   var runStart = start
   if first.scalar == " ", start + 1 < text.count {
     let second = TextSymbol(in: text, at: start + 1).kind
-    if !second.isWhitespace {
+    if !second.isWhitespace, !(splitsNumbers && second == .number) {
       kind = second
       runStart = start + 1
     }
   }
-  if kind.isWhitespace { return WhitespaceRun(in: text, from: start).pieceEnd }
+  if kind.isWhitespace {
+    return WhitespaceRun(in: text, from: start, endsAtNumber: splitsNumbers).pieceEnd
+  }
   return runEnd(of: kind, in: text, from: runStart)
 }
 
@@ -83,19 +94,24 @@ private struct WhitespaceRun {
   /// Where `\s*[\r\n]+` ends.
   let lastLineBreakEnd: Int?
 
-  init(in text: Span<UInt8>, from start: Int) {
+  /// - Parameter endsAtNumber: whether text is cut before numbers, so that a run before one is all there is.
+  init(in text: Span<UInt8>, from start: Int, endsAtNumber: Bool = false) {
     var end = start
+    var isBeforeNumber = false
     var lastSymbolStart = start
     var lineBreakEnd: Int?
     while end < text.count {
       let symbol = TextSymbol(in: text, at: end)
       let kind = symbol.kind
-      guard kind.isWhitespace else { break }
+      guard kind.isWhitespace else {
+        isBeforeNumber = kind == .number
+        break
+      }
       lastSymbolStart = end
       end += symbol.byteCount
       if kind == .lineBreak { lineBreakEnd = end }
     }
-    let isLast = end == text.count
+    let isLast = end == text.count || endsAtNumber && isBeforeNumber
     pieceEnd = isLast || lastSymbolStart == start ? end : lastSymbolStart
     lastLineBreakEnd = lineBreakEnd
   }

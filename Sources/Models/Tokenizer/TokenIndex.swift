@@ -10,19 +10,23 @@ struct TokenIndex {
   private(set) var controlIDs: [Int32] = []
   /// The tokens that are always found in text, before it is split.
   private(set) var userDefinedIDs: [Int32] = []
+  /// The tokens that merges may make.
+  private(set) var normalIDs: [Int32] = []
   /// GGUF's byte tokens (`<0x41>`), for bytes that no normal token stands for.
   private var spelledByteIDs: [UInt8: Int32] = [:]
 
   /// Reads `tokens` of the given types, of which there are as many.
-  init(_ source: StringTable, types: [TokenType]) {
-    let alphabet = ByteAlphabet()
-    var normalIDs: [Int32] = []
+  ///
+  /// - Parameter bytesOfNormal: the bytes that a normal token's text stands for; nil if it can be decoded
+  ///   but no merge makes it.
+  init(
+    _ source: StringTable, types: [TokenType], bytesOfNormal: (Span<UInt8>) -> [UInt8]?
+  ) {
     for index in 0..<source.count {
       let id = Int32(index)
       switch types[index] {
       case .normal:
-        // A text outside the byte alphabet can be decoded, but no merge makes it.
-        if let bytes = source.withSpan(at: index, { alphabet.bytes(of: $0) }) {
+        if let bytes = source.withSpan(at: index, bytesOfNormal) {
           tokens.append(bytes)
           normalIDs.append(id)
           continue

@@ -1,9 +1,10 @@
 internal import Checkpoints
 
-/// Byte-level byte-pair encoding as GPT-2 introduced it: text to token ids and back.
+/// Byte-pair encoding, text to token ids and back: over bytes as GPT-2 introduced it, or over characters
+/// with bytes for those that the vocabulary lacks, as SentencePiece has it.
 ///
-/// Encoding works on bytes, so that any input, well-formed UTF-8 or not, decodes to itself
-/// (after normalization form C where the model asks for it).
+/// Any input, well-formed UTF-8 or not, decodes to itself (after normalization form C where the model asks
+/// for it; SentencePiece puts a space before it, which goes again after a beginning-of-sequence token).
 /// Complexity: encoding takes O(n log n) in the length of the text, however it is made.
 public struct Tokenizer: Sendable {
   /// The id of the beginning-of-sequence token.
@@ -17,7 +18,7 @@ public struct Tokenizer: Sendable {
   /// The number of tokens.
   public var tokenCount: Int { tokens.count }
 
-  private let preTokenizer: PreTokenizer
+  private let splitting: Splitting
   /// What each token decodes to.
   private let tokens: StringTable
   private let isControl: [Bool]
@@ -30,21 +31,35 @@ public struct Tokenizer: Sendable {
   /// Builds the lookup tables of a vocabulary.
   /// - Throws: `TokenizerError` if the kind of tokenizer is not supported or its parts disagree.
   package init(_ vocabulary: TokenizerVocabulary) throws(TokenizerError) {
-    guard vocabulary.model == "gpt2" else { throw .unsupportedModel(vocabulary.model) }
-    guard let preTokenizer = PreTokenizer(rawValue: vocabulary.preTokenizer) else {
-      throw .unsupportedPreTokenizer(vocabulary.preTokenizer)
-    }
     let types = try tokenTypes(of: vocabulary)
-    let index = TokenIndex(vocabulary.tokens, types: types)
+    let index: TokenIndex
+    switch vocabulary.model {
+    case "gpt2":
+      guard let rule = PreTokenizer(rawValue: vocabulary.preTokenizer) else {
+        throw .unsupportedPreTokenizer(vocabulary.preTokenizer)
+      }
+      let alphabet = ByteAlphabet()
+      index = TokenIndex(vocabulary.tokens, types: types) { alphabet.bytes(of: $0) }
+      splitting = .bytes(rule)
+      merges = try mergeTable(vocabulary.merges, table: index.table)
+    case TokenizerVocabulary.sentencePiece:
+      index = TokenIndex(vocabulary.tokens, types: types) { text in
+        SpacedText.spaced(text.indices.map { text[$0] })
+      }
+      splitting = .spaced(
+        SpacedText(addsSpace: vocabulary.addsSpace, tokens: index.tokens, ids: index.normalIDs))
+      merges = try mergeTable(
+        scores: vocabulary.scores, tokens: index.tokens, ids: index.normalIDs, table: index.table)
+    default:
+      throw .unsupportedModel(vocabulary.model)
+    }
     let byteTokenIDs = try index.byteTokenIDs()
-    merges = try mergeTable(vocabulary.merges, table: index.table)
     specialTokens = SpecialTokenMatcher(
       tokens: index.tokens, controlIDs: index.controlIDs, userDefinedIDs: index.userDefinedIDs)
     tokens = index.tokens
     table = index.table
     isControl = types.map { $0 == .control || $0 == .unknown }
     self.byteTokenIDs = byteTokenIDs
-    self.preTokenizer = preTokenizer
     bosID = vocabulary.bosID
     eosID = vocabulary.eosID
     endIDs = Set([vocabulary.eosID, vocabulary.endOfTurnID].compactMap { $0 })
@@ -64,7 +79,10 @@ public struct Tokenizer: Sendable {
   public func encode(bytes: [UInt8], parseSpecial: Bool = true) -> [Int32] {
     let text = bytes.span
     var output: [Int32] = []
-    var merger = PieceMerger(byteTokenIDs: byteTokenIDs, merges: merges)
+    var characters: TokenTable?
+    if case .spaced = splitting { characters = table }
+    var merger = PieceMerger(
+      byteTokenIDs: byteTokenIDs, characters: characters, merges: merges)
     var start = 0
     while let match = specialTokens.firstMatch(
       in: text, from: start, includesControl: parseSpecial)
@@ -94,10 +112,15 @@ public struct Tokenizer: Sendable {
   private func encodePlain(
     _ text: Span<UInt8>, with merger: inout PieceMerger, into output: inout [Int32]
   ) {
-    if preTokenizer.normalizesText, let normalized = normalizedToFormC(text) {
-      encodePieces(of: normalized.span, with: &merger, into: &output)
-    } else {
-      encodePieces(of: text, with: &merger, into: &output)
+    switch splitting {
+    case .bytes(let rule):
+      if rule.normalizesText, let normalized = normalizedToFormC(text) {
+        encodePieces(of: normalized.span, with: &merger, into: &output)
+      } else {
+        encodePieces(of: text, with: &merger, into: &output)
+      }
+    case .spaced(let layout):
+      encodePieces(of: layout.laidOut(text).span, with: &merger, into: &output)
     }
   }
 
@@ -106,14 +129,31 @@ public struct Tokenizer: Sendable {
   ) {
     var start = 0
     while start < text.count {
-      let end = preTokenizer.pieceEnd(in: text, from: start)
+      let end = splitting.pieceEnd(in: text, from: start)
       let piece = text.extracting(start..<end)
-      if preTokenizer.ignoresMerges, let id = table.id(of: piece) {
+      if splitting.ignoresMerges, let id = table.id(of: piece) {
         output.append(id)
       } else {
         merger.encode(piece, into: &output)
       }
       start = end
+    }
+  }
+
+  /// How text is cut into pieces that merges do not cross.
+  private enum Splitting {
+    case bytes(PreTokenizer)
+    case spaced(SpacedText)
+
+    var ignoresMerges: Bool {
+      if case .bytes(let rule) = self { rule.ignoresMerges } else { false }
+    }
+
+    func pieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
+      switch self {
+      case .bytes(let rule): rule.pieceEnd(in: text, from: start)
+      case .spaced(let layout): layout.pieceEnd(in: text, from: start)
+      }
     }
   }
 
@@ -127,7 +167,17 @@ public struct Tokenizer: Sendable {
     _ ids: some Sequence<Int32>, skipsControl: Bool = false
   ) throws(TokenizerError) -> [UInt8] {
     var bytes: [UInt8] = []
-    for id in ids { try appendBytes(of: id, skipsControl: skipsControl, to: &bytes) }
+    var isAfterBeginning = false
+    for id in ids {
+      let start = bytes.count
+      try appendBytes(of: id, skipsControl: skipsControl, to: &bytes)
+      if isAfterBeginning, case .spaced(let layout) = splitting, layout.addsSpace,
+        bytes.count > start, bytes[start] == UInt8(ascii: " ")
+      {
+        bytes.remove(at: start)
+      }
+      isAfterBeginning = id == bosID
+    }
     return bytes
   }
 

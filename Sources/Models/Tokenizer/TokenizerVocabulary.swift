@@ -4,9 +4,10 @@ package import Checkpoints
 ///
 /// It is what `Tokenizer` is built from and can be dropped afterwards.
 package struct TokenizerVocabulary: Sendable {
-  /// The kind of tokenizer (`tokenizer.ggml.model`); only "gpt2" is supported.
+  /// The kind of tokenizer (`tokenizer.ggml.model`): "gpt2" (byte-level merges) or "llama" (SentencePiece
+  /// with merges by score).
   package var model: String
-  /// The rule that splits text before merging (`tokenizer.ggml.pre`).
+  /// The rule that splits text before byte-level merging (`tokenizer.ggml.pre`).
   package var preTokenizer: String
   /// The tokens in id order. Ordinary tokens are written in GPT-2's byte alphabet ("Ġthe"),
   /// all others as their own text.
@@ -17,6 +18,10 @@ package struct TokenizerVocabulary: Sendable {
   package var tokenTypes: [Int32]?
   /// The merges in rank order, each two tokens in the byte alphabet around one space.
   package var merges: StringTable
+  /// The score of each token, of which SentencePiece merges the highest first; empty without them.
+  package var scores: [Float] = []
+  /// Whether SentencePiece puts a space before a text.
+  package var addsSpace = true
   /// The id of the beginning-of-sequence token.
   package var bosID: Int32?
   /// The id of the end-of-sequence token.
@@ -51,26 +56,24 @@ extension TokenizerVocabulary {
     func id(_ key: String) throws(CheckpointError) -> Int32? {
       try checkpoint.integerIfPresent("tokenizer.ggml.\(key)").flatMap { Int32(exactly: $0) }
     }
+    let model = try checkpoint.string("tokenizer.ggml.model")
+    let isScored = model == Self.sentencePiece
     self.init(
-      model: try checkpoint.string("tokenizer.ggml.model"),
-      preTokenizer: try checkpoint.string("tokenizer.ggml.pre"),
+      model: model,
+      preTokenizer: isScored ? "" : try checkpoint.string("tokenizer.ggml.pre"),
       tokens: try checkpoint.strings("tokenizer.ggml.tokens"),
       tokenTypes: try checkpoint.integersIfPresent("tokenizer.ggml.token_type")?.map {
         Int32(truncatingIfNeeded: $0)
       },
-      merges: try checkpoint.strings("tokenizer.ggml.merges"),
+      merges: isScored ? StringTable() : try checkpoint.strings("tokenizer.ggml.merges"),
       bosID: try id("bos_token_id"), eosID: try id("eos_token_id"),
       endOfTurnID: try id("eot_token_id"),
-      addBOS: try checkpoint.boolIfPresent("tokenizer.ggml.add_bos_token") ?? false)
+      addBOS: try checkpoint.boolIfPresent("tokenizer.ggml.add_bos_token") ?? isScored)
+    guard isScored else { return }
+    scores = try checkpoint.floats("tokenizer.ggml.scores")
+    addsSpace = try checkpoint.boolIfPresent("tokenizer.ggml.add_space_prefix") ?? true
   }
-}
 
-/// What a token is for; the values are those of GGUF's `tokenizer.ggml.token_type`.
-enum TokenType: Int32 {
-  case normal = 1
-  case unknown = 2
-  case control = 3
-  case userDefined = 4
-  case unused = 5
-  case byte = 6
+  /// The kind whose merges follow from scores.
+  static let sentencePiece = "llama"
 }

@@ -33,7 +33,7 @@ struct AttentionLoop: ParallelWork {
     let keys = model.cache.keys(layer: layer, head: shared)
     let values = model.cache.values(layer: layer, head: shared)
     let isHalf = model.cache.type == .f16
-    let scale = 1 / Float(dimension).squareRoot()
+    let scale = shape.attentionScale
     let buffers = model.buffers
     let scores = buffers.scores(worker: worker)
     if tokenCount == 1 {
@@ -81,8 +81,15 @@ struct AttentionLoop: ParallelWork {
     let query = model.buffers.queryRows[token]
     let key = model.buffers.keyRows[token]
     let value = model.buffers.valueRows[token]
-    normalize(query, heads: shape.headCount, weight: weights.queryNorm)
-    normalize(key, heads: shape.kvHeadCount, weight: weights.keyNorm)
+    if let biases = weights.biases {
+      model.kernels.add(biases.query, to: query, count: shape.querySize)
+      model.kernels.add(biases.key, to: key, count: shape.keyValueSize)
+      model.kernels.add(biases.value, to: value, count: shape.keyValueSize)
+    }
+    if let norms = weights.norms {
+      normalize(query, heads: shape.headCount, weight: norms.query)
+      normalize(key, heads: shape.kvHeadCount, weight: norms.key)
+    }
     if let limit = shape.qkvClamp {
       model.kernels.clamp(query, limit: limit, count: shape.headCount * shape.headDimension)
       model.kernels.clamp(key, limit: limit, count: shape.kvHeadCount * shape.headDimension)
@@ -106,6 +113,7 @@ struct AttentionLoop: ParallelWork {
     let shape = model.description
     let dimension = shape.headDimension
     switch shape.queryKeyNorm {
+    case nil: break
     case .projection:
       model.kernels.rmsNorm(
         row, weight: weight, into: row, count: heads * dimension, epsilon: shape.rmsEpsilon)
@@ -119,11 +127,20 @@ struct AttentionLoop: ParallelWork {
   }
 
   private func rotate(_ row: UnsafeMutablePointer<Float>, heads: Int, token: Int) {
-    let dimension = model.description.headDimension
+    let shape = model.description
+    let pairs = shape.rotaryDimension / 2
+    let cosines = model.buffers.cosines + token * pairs
+    let sines = model.buffers.sines + token * pairs
     for head in 0..<heads {
-      model.kernels.rope(
-        row + head * dimension, cosines: model.buffers.cosines + token * (dimension / 2),
-        sines: model.buffers.sines + token * (dimension / 2), dimension: dimension)
+      let start = row + head * shape.headDimension
+      switch shape.rotaryPairs {
+      case .halves:
+        model.kernels.rope(
+          start, cosines: cosines, sines: sines, dimension: shape.rotaryDimension)
+      case .neighbours:
+        model.kernels.ropeOfNeighbours(
+          start, cosines: cosines, sines: sines, dimension: shape.rotaryDimension)
+      }
     }
   }
 }

@@ -13,21 +13,31 @@ package final class DenseWeights {
 
   private let memory: Arena
   private let places: [String: Place]
+  /// Where in the memory the floats are of vectors that are stored in another type.
+  private let converted: [String: Int]
 
   /// The bytes that `tensors` take in memory, each from a page of its own.
   package static func byteCount(of tensors: [TensorInfo], files: [DataFile]) -> Int {
     tensors.reduce(0) { sum, tensor in
       let span = files[tensor.file].span(offset: tensor.offset, byteCount: tensor.byteCount)
-      return sum + pageAligned(span.byteCount)
+      return sum + pageAligned(span.byteCount) + convertedByteCount(tensor)
     }
   }
 
+  /// The bytes of the floats that a vector of another type is turned into.
+  private static func convertedByteCount(_ tensor: TensorInfo) -> Int {
+    // A multiple of 64, so that each begins as well as the memory does.
+    tensor.shape.count == 1 && tensor.type != .f32 ? (tensor.shape[0] * 4 + 63) / 64 * 64 : 0
+  }
+
   /// Reads `tensors` through `engine`.
-  /// - Parameter name: what the memory is for.
+  /// - Parameters:
+  ///   - kernels: for vectors that are not F32.
+  ///   - name: what the memory is for.
   /// - Throws: `RuntimeError.engine` naming the tensor that could not be read.
   package init(
-    _ tensors: [TensorInfo], files: [DataFile], engine: any ReadEngine, ledger: MemoryLedger,
-    name: String = "dense weights"
+    _ tensors: [TensorInfo], files: [DataFile], engine: any ReadEngine, kernels: Kernels,
+    ledger: MemoryLedger, name: String = "dense weights"
   ) throws(RuntimeError) {
     var places: [Place] = []
     var end = 0
@@ -36,6 +46,12 @@ package final class DenseWeights {
       places.append(Place(tensor: tensor, span: span, offset: end))
       end += pageAligned(span.byteCount)
     }
+    var converted: [String: Int] = [:]
+    for tensor in tensors where Self.convertedByteCount(tensor) > 0 {
+      converted[tensor.name] = end
+      end += Self.convertedByteCount(tensor)
+    }
+    self.converted = converted
     memory = try ledger.allocate(name, byteCount: end)
     self.places = Dictionary(uniqueKeysWithValues: places.map { ($0.tensor.name, $0) })
 
@@ -66,6 +82,12 @@ package final class DenseWeights {
         reason: "could not read tensor '\(tensor.name)' from '\(files[tensor.file].path)': "
           + "\(failure.error)")
     }
+    for (name, offset) in converted {
+      let matrix = matrix(name)
+      kernels.dequantize(
+        type: matrix.type, blocks: matrix.bytes, count: matrix.columns,
+        into: (memory.base + offset).assumingMemoryBound(to: Float.self))
+    }
   }
 
   /// The matrix of a tensor whose presence and shape have been validated.
@@ -77,11 +99,14 @@ package final class DenseWeights {
       columns: place.tensor.shape[0])
   }
 
-  /// The floats of a one-dimensional F32 tensor whose presence and shape have been validated.
+  /// The floats of a one-dimensional tensor whose presence and shape have been validated.
   package func vector(_ name: String) -> UnsafePointer<Float> {
+    if let offset = converted[name] {
+      return UnsafePointer((memory.base + offset).assumingMemoryBound(to: Float.self))
+    }
     let place = place(name)
     precondition(place.tensor.type == .f32, "\(name) is not F32")
-    // GGUF aligns tensors to at least 8 bytes, and the span keeps the remainder.
+    // Tensors are aligned to their values at least, and the span keeps the remainder.
     return UnsafePointer(
       (memory.base + place.offset + place.span.lead).assumingMemoryBound(to: Float.self))
   }

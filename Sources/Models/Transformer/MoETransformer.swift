@@ -3,12 +3,14 @@ package import ExpertRuntime
 package import Routing
 package import Tensors
 
-/// The decoder of OLMoE (arXiv 2409.02060) and Qwen3-MoE (arXiv 2505.09388).
+/// The decoder of every `Architecture`.
 ///
-/// Per layer: RMS norm, attention with normalised queries and keys, residual; RMS norm, router,
-/// experts, residual. The two differ in three flags of `ModelDescription`: whether query and key
-/// norms run over a head or over the whole projection, whether the weights of the chosen experts
-/// are normalised, and whether projections are clamped.
+/// Per layer: RMS norm, attention, residual; RMS norm, router, experts and the shared expert, or in the first
+/// layers of some one network, residual. What the architectures differ in is flags and numbers of
+/// `ModelDescription`: biases, norms and clamps of projections, which values are rotated together, how
+/// scores become a choice of experts, scales.
+///
+/// Layers with experts have numbers of their own, from 0, in all that has to do with routing.
 ///
 /// The bits of a value depend on the tokens and on how the prompt was split into chunks, which the
 /// budget and the threads have no say in: few tokens and many take different kernels.
@@ -25,18 +27,6 @@ package final class MoETransformer {
 
   /// Which tokens' logits a pass is to give.
   package enum Logits: Sendable { case none, last, all }
-
-  struct Layer {
-    let attentionNorm: UnsafePointer<Float>
-    let query: Matrix
-    let key: Matrix
-    let value: Matrix
-    let output: Matrix
-    let queryNorm: UnsafePointer<Float>
-    let keyNorm: UnsafePointer<Float>
-    let expertNorm: UnsafePointer<Float>
-    let router: Matrix
-  }
 
   package let description: ModelDescription
   package let cache: KeyValueCache
@@ -59,15 +49,15 @@ package final class MoETransformer {
     ((_ point: StatePoint, _ layer: Int, _ rows: UnsafeBufferPointer<Float>) -> Void)?
   let kernels: Kernels
   let pool: WorkerPool
-  let layers: [Layer]
+  let layers: [TransformerLayer]
   let buffers: TransformerBuffers
   let rotary: RotaryEmbedding
   private let weights: DenseWeights
   private let embedding: Matrix
   private let head: Matrix
   private let outputNorm: UnsafePointer<Float>
-  private let batch: ProductBatch
-  private var routing: Routing
+  let batch: ProductBatch
+  var routing: Routing
 
   /// - Parameter buffers: scratch for `runtime.tokenCapacity` tokens and `cache.capacity` positions.
   package init(
@@ -81,20 +71,14 @@ package final class MoETransformer {
     self.buffers = buffers
     self.pool = pool
     self.kernels = kernels
-    layers = (0..<description.layerCount).map { layer in
-      func name(_ part: String) -> String { "blk.\(layer).\(part).weight" }
-      return Layer(
-        attentionNorm: weights.vector(name("attn_norm")), query: weights.matrix(name("attn_q")),
-        key: weights.matrix(name("attn_k")), value: weights.matrix(name("attn_v")),
-        output: weights.matrix(name("attn_output")), queryNorm: weights.vector(name("attn_q_norm")),
-        keyNorm: weights.vector(name("attn_k_norm")), expertNorm: weights.vector(name("ffn_norm")),
-        router: weights.matrix(name("ffn_gate_inp")))
+    layers = (0..<description.layerCount).map {
+      TransformerLayer($0, of: description, weights: weights)
     }
     embedding = weights.matrix("token_embd.weight")
     head = description.tiedOutput ? embedding : weights.matrix("output.weight")
     outputNorm = weights.vector("output_norm.weight")
     rotary = RotaryEmbedding(
-      dimension: description.headDimension, base: description.ropeBase,
+      dimension: description.rotaryDimension, base: description.ropeBase,
       scaling: description.ropeScaling)
     batch = ProductBatch(kernels: kernels, pool: pool, capacity: 4)
     routing = Routing(
@@ -117,22 +101,26 @@ package final class MoETransformer {
     precondition(count > 0 && count <= runtime.tokenCapacity, "token count out of range")
     precondition(position + count <= cache.capacity, "the key-value cache is full")
     let hidden = description.hiddenSize
+    let pairs = description.rotaryDimension / 2
     if position == 0 { predictor?.beginSequence() }
     for index in 0..<count {
       embed(tokens[index], into: buffers.residual + index * hidden)
       rotary.fill(
-        cosines: buffers.cosines + index * (description.headDimension / 2),
-        sines: buffers.sines + index * (description.headDimension / 2),
+        cosines: buffers.cosines + index * pairs, sines: buffers.sines + index * pairs,
         position: position + index)
     }
     let predictor =
       phase == .decode && count == 1 && forceRouting == nil && runtime.wantsPredictions
       ? predictor : nil
-    for layer in 0..<description.layerCount {
+    for block in 0..<description.denseLayerCount {
+      attend(block: block, position: position, count: count)
+      runDense(block: block, count: count)
+    }
+    for layer in 0..<description.expertLayerCount {
       tell(.beforeAttention, layer, buffers.residual, count * hidden)
       predictor?.note(beforeAttentionOf: layer, state: buffers.residual)
       predict(layer: layer, distance: 0, by: predictor)
-      attend(layer: layer, position: position, count: count)
+      attend(block: description.denseLayerCount + layer, position: position, count: count)
       tell(.atRouter, layer, buffers.residual, count * hidden)
       if let predictor {
         let start = monotonicNanoseconds()
@@ -155,12 +143,20 @@ package final class MoETransformer {
     kernels.dequantize(
       type: embedding.type, blocks: embedding.bytes + Int(token) * rowByteCount,
       count: embedding.columns, into: row)
+    if description.embeddingScale != 1 {
+      scale(row, by: description.embeddingScale, count: embedding.columns)
+    }
+  }
+
+  /// The weights of a layer with experts.
+  func expertLayer(_ layer: Int) -> TransformerLayer {
+    layers[description.denseLayerCount + layer]
   }
 
   // MARK: - Attention
 
-  private func attend(layer index: Int, position: Int, count: Int) {
-    let layer = layers[index]
+  private func attend(block: Int, position: Int, count: Int) {
+    let layer = layers[block]
     let hidden = description.hiddenSize
     let input = buffers.input
     normalize(buffers.residual, weight: layer.attentionNorm, into: input.floats, count: count)
@@ -171,13 +167,14 @@ package final class MoETransformer {
     batch.run()
     runtime.advanceReads()
     let heads = AttentionLoop(
-      model: self, layer: index, position: position, tokenCount: count)
+      model: self, layer: block, position: position, tokenCount: count)
     pool.run(heads.storing, chunkCount: count)
     pool.run(heads, chunkCount: heads.chunkCount)
     runtime.advanceReads()
     buffers.mixed.quantize(0..<count, kernels: kernels, pool: pool)
     append(layer.output, of: buffers.mixed, into: buffers.branchRows, count: count)
     batch.run()
+    scaleBranch(buffers.branch, count: count * hidden)
     kernels.add(buffers.branch, to: buffers.residual, count: count * hidden)
   }
 
@@ -197,9 +194,7 @@ package final class MoETransformer {
   private func predict(layer: Int, distance: Int, by predictor: RouterPredictor?) {
     guard let predictor, predictor.predicts(layer: layer, distance: distance) else { return }
     let start = monotonicNanoseconds()
-    let scores = predictor.predict(
-      layer: layer, distance: distance, norm: layers[layer].expertNorm,
-      router: layers[layer].router)
+    let scores = choiceScores(of: layer, distance: distance, by: predictor)
     runtime.predict(layer: layer, distance: distance, scores: scores.span, since: start)
   }
 
@@ -207,13 +202,22 @@ package final class MoETransformer {
   package func predictedScores(
     of layer: Int, distance: Int, by predictor: RouterPredictor
   ) -> [Float] {
-    var scores = Array(
-      predictor.predict(
-        layer: layer, distance: distance, norm: layers[layer].expertNorm,
-        router: layers[layer].router))
+    var scores = Array(choiceScores(of: layer, distance: distance, by: predictor))
     scores.withUnsafeMutableBufferPointer {
       kernels.softmax($0.baseAddress!, count: $0.count)
     }
+    return scores
+  }
+
+  /// The predicted scores of `layer`, in the order in which it chooses.
+  private func choiceScores(
+    of layer: Int, distance: Int, by predictor: RouterPredictor
+  ) -> UnsafeMutableBufferPointer<Float> {
+    let weights = expertLayer(layer)
+    let scores = predictor.predict(
+      layer: layer, distance: distance, norm: weights.feedForwardNorm,
+      router: weights.mixture.router)
+    makeChoiceScores(of: scores, weights.mixture)
     return scores
   }
 
@@ -228,35 +232,52 @@ package final class MoETransformer {
   private func routeAndMix(
     layer index: Int, position: Int, count: Int, phase: Phase, predictor: RouterPredictor?
   ) throws(RuntimeError) {
-    let layer = layers[index]
-    let experts = description.expertCount
+    let layer = expertLayer(index)
+    let mixture = layer.mixture
+    let (experts, hidden) = (description.expertCount, description.hiddenSize)
     let input = runtime.inputRows
-    normalize(buffers.residual, weight: layer.expertNorm, into: input.floats, count: count)
-    if layer.router.type.wantsQuantizedActivations {
+    normalize(buffers.residual, weight: layer.feedForwardNorm, into: input.floats, count: count)
+    if mixture.router.type.wantsQuantizedActivations {
       input.quantize(0..<count, kernels: kernels, pool: pool)
     }
-    append(layer.router, of: input, into: buffers.routerRows, count: count)
+    append(mixture.router, of: input, into: buffers.routerRows, count: count)
     batch.run()
     runtime.advanceReads()
     tell(.scores, index, buffers.router, count * experts)
     self.predictor?.note(scoresOf: index, buffers.routerRows[count - 1])
     routing.removeAll()
     for token in 0..<count {
-      let scores = UnsafeMutableBufferPointer(
-        start: buffers.routerRows[token], count: experts)
-      kernels.softmax(scores.baseAddress!, count: experts)
-      routing.appendTopK(
-        of: UnsafeBufferPointer(scores), normalized: description.normalizeTopK)
+      choose(
+        mixture, of: UnsafeMutableBufferPointer(start: buffers.routerRows[token], count: experts))
     }
     forceRouting?(index, &routing)
     onRouting?(index, position, phase, routing) { buffers.routerRows[$0][$1] }
     try runtime.executeInput(
       layer: index, routing: routing, into: buffers.branch, phase: phase
     ) {
+      // The disk works meanwhile.
+      runShared(mixture, count: count)
       predict(layer: index + 1, distance: 1, by: predictor)
       // Farther is less sure: only so that the disk is not idle.
       if runtime.diskIsIdle { predict(layer: index + 2, distance: 2, by: predictor) }
     }
+    if mixture.shared != nil {
+      kernels.add(buffers.shared, to: buffers.branch, count: count * hidden)
+    }
+    scaleBranch(buffers.branch, count: count * hidden)
+    kernels.add(buffers.branch, to: buffers.residual, count: count * hidden)
+  }
+
+  /// What follows attention in a layer without experts.
+  private func runDense(block: Int, count: Int) {
+    let layer = layers[block]
+    guard case .dense(let network) = layer.feedForward else { return }
+    let input = buffers.input
+    normalize(buffers.residual, weight: layer.feedForwardNorm, into: input.floats, count: count)
+    input.quantize(0..<count, kernels: kernels, pool: pool)
+    run(
+      network, of: input, buffers: buffers.denseNetwork, into: buffers.branchRows, count: count)
+    scaleBranch(buffers.branch, count: count * description.hiddenSize)
     kernels.add(buffers.branch, to: buffers.residual, count: count * description.hiddenSize)
   }
 
@@ -290,6 +311,9 @@ package final class MoETransformer {
       append(head, of: input, into: buffers.logitRows, count: count)
       batch.run()
       for row in 0..<count {
+        if description.logitScale != 1 {
+          scale(buffers.logitRows[row], by: 1 / description.logitScale, count: head.rows)
+        }
         body(
           first + row,
           UnsafeMutableBufferPointer(start: buffers.logitRows[row], count: head.rows))

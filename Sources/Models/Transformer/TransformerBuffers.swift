@@ -26,6 +26,13 @@ package struct TransformerBuffers {
   private let allScores: UnsafeMutablePointer<Float>
   private let scoresOfWorker: Int
   let router: UnsafeMutablePointer<Float>
+  /// A token's probabilities with their correction, [experts].
+  let choice: UnsafeMutableBufferPointer<Float>
+  /// Outputs of the shared expert, [tokens, hidden]; nothing without one.
+  let shared: UnsafeMutablePointer<Float>
+  let sharedNetwork: FeedForwardBuffers
+  /// For the networks of layers without experts.
+  let denseNetwork: FeedForwardBuffers
   let logits: UnsafeMutablePointer<Float>
 
   typealias Rows = UnsafeMutablePointer<UnsafeMutablePointer<Float>>
@@ -34,6 +41,7 @@ package struct TransformerBuffers {
   let keyRows: Rows
   let valueRows: Rows
   let routerRows: Rows
+  let sharedRows: Rows
   let logitRows: Rows
 
   private let memory: Arena?
@@ -72,7 +80,7 @@ package struct TransformerBuffers {
   ) {
     self.memory = memory
     let queries = model.headCount * model.headDimension
-    let pairs = model.headDimension / 2
+    let pairs = model.rotaryDimension / 2
     residual = cursor.take(tokenCapacity * model.hiddenSize)
     branch = cursor.take(tokenCapacity * model.hiddenSize)
     // The output head reuses `input`, which then holds rows of logits' inputs.
@@ -89,6 +97,15 @@ package struct TransformerBuffers {
     scoresOfWorker = min(Kernels.attentionBlockTokens, tokenCapacity) * positions
     allScores = cursor.take(threadCount * scoresOfWorker)
     router = cursor.take(tokenCapacity * model.expertCount)
+    let choiceCount = model.router.hasCorrection ? model.expertCount : 0
+    choice = UnsafeMutableBufferPointer(start: cursor.take(choiceCount), count: choiceCount)
+    let sharedCount = model.sharedFeedForwardSize == 0 ? 0 : tokenCapacity
+    shared = cursor.take(sharedCount * model.hiddenSize)
+    sharedRows = cursor.take(sharedCount)
+    sharedNetwork = FeedForwardBuffers(
+      capacity: tokenCapacity, size: model.sharedFeedForwardSize, kernels: kernels, cursor: &cursor)
+    denseNetwork = FeedForwardBuffers(
+      capacity: tokenCapacity, size: model.denseFeedForwardSize, kernels: kernels, cursor: &cursor)
     logits = cursor.take(Self.logitRowCount * model.vocabularySize)
     branchRows = cursor.take(tokenCapacity)
     queryRows = cursor.take(tokenCapacity)
@@ -114,6 +131,11 @@ package struct TransformerBuffers {
     point(valueRows, at: value, width: keys, count: tokenCapacity)
     point(routerRows, at: router, width: model.expertCount, count: tokenCapacity)
     point(logitRows, at: logits, width: model.vocabularySize, count: Self.logitRowCount)
+    if model.sharedFeedForwardSize > 0 {
+      point(sharedRows, at: shared, width: model.hiddenSize, count: tokenCapacity)
+    }
+    sharedNetwork.bind(capacity: tokenCapacity, size: model.sharedFeedForwardSize)
+    denseNetwork.bind(capacity: tokenCapacity, size: model.denseFeedForwardSize)
     input.bind(capacity: max(tokenCapacity, Self.logitRowCount))
     mixed.bind(capacity: tokenCapacity)
   }

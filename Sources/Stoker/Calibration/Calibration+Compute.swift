@@ -3,18 +3,25 @@ internal import Tensors
 
 extension Calibration {
   /// Units of work per second of `body`, which does some and says how much.
-  func rate(_ body: () -> Int) -> Double { workPerSecond(for: effort.nanoseconds, body) }
+  func rate(_ body: () -> Int) -> Double {
+    workPerSecond(for: effort.nanoseconds) { Double(body()) }
+  }
 
   /// Bytes per second of plain reading, by number of threads.
   func memoryRates() throws -> [(threads: Int, rate: Double)] {
     let byteCount = effort.weightByteCount
     let memory = try Arena(byteCount: byteCount)
     memory.region(offset: 0, count: byteCount).initializeMemory(as: UInt8.self, repeating: 1)
-    return try Set([1, pool.threadCount]).sorted().map { threads in
+    return try Self.threadCounts(upTo: pool.threadCount).map { threads in
       let pool = threads == self.pool.threadCount ? self.pool : try WorkerPool(threadCount: threads)
       let reader = MemoryRead(pool: pool, byteCount: byteCount)
       return (threads, rate { reader.read(memory.base, byteCount: byteCount) })
     }
+  }
+
+  /// One, all, and the powers of two between.
+  static func threadCounts(upTo all: Int) -> [Int] {
+    Array(sequence(first: 1) { 2 * $0 }.prefix { $0 < all }) + [all]
   }
 
   /// Bytes of weights per second with matrices of the size of experts', out of memory and out of the cache.
@@ -30,10 +37,28 @@ extension Calibration {
       for tokens in effort.tokenCounts {
         let count = tokens > 16 && !isCached ? 1 : RandomProducts.batchCount
         let rate = rate { products.run(count, tokens: tokens) }
-        result.append((ProductCell(type: type.name, tokens: tokens, isCached: isCached), rate))
+        let cell = ProductCell(
+          type: type.name, kernels: kernels.set.name, tokens: tokens, isCached: isCached)
+        result.append((cell, rate))
       }
     }
     return result
+  }
+
+  /// The same of the kernel sets that this processor has beside: out of memory, with one token and with some.
+  func otherProductRates(_ type: ElementType) -> [(ProductCell, Double)] {
+    KernelSet.allCases.filter { $0 != kernels.set && $0 <= .best }.flatMap { set in
+      let products = RandomProducts(
+        type, rows: 1024, columns: 2048, in: weights.far, tokenCapacity: 16,
+        kernels: Kernels(set: set), pool: pool)
+      return [1, 16].map { tokens in
+        let rate = workPerSecond(for: effort.nanoseconds / 4) {
+          Double(products.run(2, tokens: tokens))
+        }
+        let cell = ProductCell(type: type.name, kernels: set.name, tokens: tokens, isCached: false)
+        return (cell, rate)
+      }
+    }
   }
 
   /// The shares that reading and products keep of their rates when both go on at once, as they do while a
@@ -55,16 +80,4 @@ extension Calibration {
       min(1, readTogether / readAlone), min(1, Double(computed) / seconds / alone)
     )
   }
-}
-
-/// Units of work per second of `body`, which does some and says how much, again and again for so long.
-func workPerSecond(for nanoseconds: UInt64, _ body: () -> Int) -> Double {
-  let start = monotonicNanoseconds()
-  var work = 0
-  var elapsed: UInt64 = 0
-  repeat {
-    work += body()
-    elapsed = monotonicNanoseconds() - start
-  } while elapsed < nanoseconds
-  return Double(work) / (Double(elapsed) / 1e9)
 }

@@ -10,15 +10,15 @@ internal import Tensors
 public struct Calibration {
   /// How much is measured.
   public enum Effort: Sendable {
-    /// Three rounds of everything, within a minute.
+    /// Three rounds of everything, in about a minute.
     case whole
     /// One short round with a small file, for tests: figures that mean little.
     case trial
 
     var rounds: Int { self == .whole ? 3 : 1 }
     /// The shortest measurement of the drive and of anything else, in nanoseconds.
-    var diskNanoseconds: UInt64 { self == .whole ? 40_000_000 : 2_000_000 }
-    var nanoseconds: UInt64 { self == .whole ? 20_000_000 : 2_000_000 }
+    var diskNanoseconds: UInt64 { self == .whole ? 30_000_000 : 2_000_000 }
+    var nanoseconds: UInt64 { self == .whole ? 16_000_000 : 2_000_000 }
     /// Bytes of the file that is read.
     var fileByteCount: Int { self == .whole ? 2 << 30 : 32 << 20 }
     /// Numbers of tokens that products are measured with: for a decoded token, and for the experts of a prompt
@@ -95,7 +95,9 @@ public struct Calibration {
       for (threads, rate) in try memoryRates() { memory[threads, default: []].append(rate) }
       for type in ElementType.allCases where type.isComputable {
         try step(base + 0.5 * span, "products with \(type.name)")
-        for (cell, rate) in productRates(type) { products[cell, default: []].append(rate) }
+        for (cell, rate) in productRates(type) + otherProductRates(type) {
+          products[cell, default: []].append(rate)
+        }
       }
       try step(base + 0.9 * span, "reading while computing")
       let pair = try contention(with: file)
@@ -122,10 +124,11 @@ public struct Calibration {
       },
       products: products.map { cell, samples in
         ProductRate(
-          type: cell.type, tokens: cell.tokens, isCached: cell.isCached,
+          type: cell.type, kernels: cell.kernels, tokens: cell.tokens, isCached: cell.isCached,
           bytesPerSecond: Figure(rounds: samples))
       }.sorted {
-        ($0.type, $0.isCached ? 1 : 0, $0.tokens) < ($1.type, $1.isCached ? 1 : 0, $1.tokens)
+        ($0.type, $0.kernels, $0.isCached ? 1 : 0, $0.tokens)
+          < ($1.type, $1.kernels, $1.isCached ? 1 : 0, $1.tokens)
       },
       layerSeconds: Figure(rounds: parts.map(\.layerSeconds)),
       tokenSeconds: Figure(rounds: parts.map(\.tokenSeconds)),
@@ -154,6 +157,7 @@ public struct Calibration {
   /// What products are measured with.
   struct ProductCell: Hashable {
     let type: String
+    let kernels: String
     let tokens: Int
     let isCached: Bool
   }

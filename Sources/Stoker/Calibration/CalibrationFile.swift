@@ -82,7 +82,7 @@ struct CalibrationFile {
     _ effort: Calibration.Effort, note: (Cell, Double, Double) throws -> Void
   ) throws {
     for kind in ReadKind.allCases where kind != .direct || direct != nil {
-      for block in Self.blockByteCounts where kind != .buffered || block >= 128 << 10 {
+      for block in Self.blockByteCounts where kind != .buffered || block >= 32 << 10 {
         for depth in Self.depths {
           let cell = Cell(kind: kind, blockByteCount: block, depth: depth)
           if kind == .buffered { buffered.forgetCached() }

@@ -83,7 +83,9 @@ public final class MachineProbe {
   }
 
   private func rate(_ products: RandomProducts, tokens: Int) -> Double {
-    workPerSecond(for: 30_000_000) { products.run(RandomProducts.batchCount, tokens: tokens) }
+    workPerSecond(for: 30_000_000) {
+      Double(products.run(RandomProducts.batchCount, tokens: tokens))
+    }
   }
 
   /// The rate of products over that of the profile, a prompt's where all of the samples have it, and of a

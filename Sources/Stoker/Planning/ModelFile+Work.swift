@@ -19,7 +19,8 @@ extension ModelFile {
       }
     }
     return ModelWork(
-      name: description.name, layers: description.layerCount, experts: description.expertCount,
+      name: description.name, layers: description.expertLayerCount,
+      experts: description.expertCount,
       topK: description.expertsPerToken, hiddenSize: description.hiddenSize,
       vocabulary: description.vocabularySize,
       dense: dense.sorted { $0.key < $1.key }.map { .init(type: $0.key, bytes: $0.value) },

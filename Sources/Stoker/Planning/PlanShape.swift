@@ -107,10 +107,11 @@ extension PlanShape {
     }
     guard let shape = ModelShape.all.first(where: { $0.name == name }) else { return nil }
     self.init(
-      name: name, layers: shape.layerCount, hiddenSize: shape.hiddenSize, heads: shape.headCount,
+      name: name, layers: shape.layerCount - shape.denseLayerCount, hiddenSize: shape.hiddenSize,
+      heads: shape.headCount,
       keyValueHeads: shape.kvHeadCount, headDimension: shape.headDimension,
       experts: shape.expertCount, expertsPerToken: shape.expertsPerToken,
       expertFeedForwardSize: shape.expertFeedForwardSize, vocabulary: shape.vocabularySize,
-      type: type)
+      sharedFeedForwardSize: shape.sharedFeedForwardSize, type: type)
   }
 }

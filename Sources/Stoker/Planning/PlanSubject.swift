@@ -34,10 +34,6 @@ public struct PlanSubject: Sendable {
     needs[Variant(direct: direct, prefetch: prefetch)]!
   }
 
-  /// The fewest bytes that the model runs with if its experts are read as one of `reads` says.
-  public func minimumBudget(_ reads: [ReadKind]) -> Int {
-    reads.map { needs(direct: $0 == .direct, prefetch: false).memory.minimumBudget }.min() ?? 0
-  }
   /// The bytes with which every expert is resident.
   public var fullBudget: Int { needs(direct: true, prefetch: false).memory.fullBudget }
 

@@ -50,7 +50,9 @@ extension Planner {
 
     let hostHits = try hits(of: simulation, without: chosen, slots: plan.slots)
     var timeline = LayerTimeline(simulation.hardware)
-    var host = (seconds: 0.0, stallSeconds: 0.0)
+    var host = (seconds: 0.0, stalls: Stalls())
+    let all = simulation.row.stalls ?? Stalls()
+    let firstUses = all.firstUseSeconds / max(all.total, .leastNormalMagnitude)
     let topK = work.topK
     for onHost in 0...topK {
       for misses in 0...onHost {
@@ -62,7 +64,7 @@ extension Planner {
           hits: onHost - misses, misses: misses, byteCount: work.meanExpertByteCount)
         let devices = Double(topK - onHost) * deviceSeconds
         host.seconds += probability * max(time.seconds, devices)
-        host.stallSeconds += probability * time.stallSeconds
+        host.stalls.add(time, firstUses: firstUses, weight: probability)
       }
     }
     let layers = Double(work.layers)
@@ -78,6 +80,7 @@ extension Planner {
       token += cost.productSeconds([work.head], tokens: 1)
     }
     let tpot = token + dense + layers * (host.seconds + profile.layerSeconds.value)
+    let stalls = host.stalls.scaled(by: layers)
     var p = plan.prediction
     let scale = tpot / p.tpotMean
     let bytes =
@@ -87,13 +90,13 @@ extension Planner {
     p = Prediction(
       timeToFirstToken: p.timeToFirstToken, tpotMean: tpot, tpotP95: p.tpotP95 * scale,
       uncertainty: p.uncertainty, hitRate: hitRate + (1 - hitRate) * hostHits, bytesPerToken: bytes,
-      stallSeconds: layers * host.stallSeconds,
+      stalls: stalls,
       readSeconds: bytes / simulation.hardware.readBytesPerSecond,
-      expertSeconds: layers * (host.seconds - host.stallSeconds), denseSeconds: dense,
+      expertSeconds: layers * host.seconds - stalls.total, denseSeconds: dense,
       contextSeconds: 0, otherSeconds: token + layers * profile.layerSeconds.value,
       peakMemory: p.peakMemory, binding: p.binding,
-      overlapBound: 1 / max(bytes / steady, tpot - layers * host.stallSeconds))
-    if layers * host.stallSeconds > tpot / 2 {
+      overlapBound: 1 / max(bytes / steady, tpot - stalls.total))
+    if stalls.total > tpot / 2 {
       p.binding = .drive
     } else {
       p.binding = Double(topK) * hitRate * deviceSeconds * layers > tpot / 2 ? .device : .memory

@@ -9,7 +9,8 @@ extension Planner {
     let times = simulation.row.times!
     let cost = CostModel(profile: profile, work: subject.work)
     let tpot = times.tpotMeanSeconds
-    let stall = (simulation.row.stallShare ?? 0) * tpot
+    let stalls = simulation.row.stalls ?? Stalls()
+    let stall = stalls.total
     let experts = Double(subject.work.layers * subject.work.topK) * cost.expertSeconds(tokens: 1)
     let dense =
       cost.denseSeconds(tokens: 1)
@@ -29,7 +30,7 @@ extension Planner {
     return Prediction(
       timeToFirstToken: prompt.seconds, tpotMean: tpot, tpotP95: times.tpotP95Seconds,
       uncertainty: uncertainty(simulation, reading: stall / tpot, choice: choice),
-      hitRate: simulation.row.hitRate, bytesPerToken: bytes, stallSeconds: stall,
+      hitRate: simulation.row.hitRate, bytesPerToken: bytes, stalls: stalls,
       readSeconds: (simulation.row.readShare ?? 0) * tpot,
       expertSeconds: experts, denseSeconds: dense, contextSeconds: context,
       otherSeconds: max(0, computing - experts - dense - context), peakMemory: peakMemory,
@@ -52,7 +53,10 @@ extension Planner {
     let disk = mean(
       profile.disk.filter { $0.kind == choice.reads && $0.blockBytes >= 128 << 10 }
         .map(\.bytesPerSecond))
-    let products = mean(profile.products.filter { $0.tokens == 1 }.map(\.bytesPerSecond))
+    let products = mean(
+      profile.products.filter {
+        $0.tokens == 1 && $0.kernels == profile.machine.kernels
+      }.map(\.bytesPerSecond))
     var sum = reading * disk * reading * disk + (1 - reading) * products * (1 - reading) * products
     if !hasTrace, simulation.row.hitRate < 1 {
       let misses =

@@ -114,8 +114,14 @@ public struct Planner {
   public func plan(_ request: Request) throws -> Plan {
     let candidates = try choices(request).compactMap { try plan(request, $0) }
     guard let best = candidates.max(by: { speed($0) < speed($1) }) else {
+      if request.prefetch == true {
+        // There is nothing to read ahead, or no room for it.
+        var without = request
+        without.prefetch = false
+        return try plan(without)
+      }
       throw RuntimeError.budgetTooSmall(
-        budget: request.memory, minimum: subject.minimumBudget(readable(request)))
+        budget: request.memory, minimum: minimumBudget(request))
     }
     var chosen = best
     chosen.alternatives = candidates.map {
@@ -123,6 +129,13 @@ public struct Planner {
         choice: $0.choice, slots: $0.slots, tokensPerSecond: $0.prediction.tokensPerSecond)
     }.sorted { $0.tokensPerSecond > $1.tokensPerSecond }
     return chosen
+  }
+
+  /// The fewest bytes that the model runs with as `request` allows it to be read.
+  public func minimumBudget(_ request: Request) -> Int {
+    readable(request).map {
+      subject.needs(direct: $0 == .direct, prefetch: false).memory.minimumBudget
+    }.min() ?? 0
   }
 
   private func speed(_ plan: Plan) -> Double { plan.prediction.tokensPerSecond }
@@ -141,11 +154,22 @@ public struct Planner {
     return advised
   }
 
+  /// How much faster reads through the page cache have to be to be chosen over direct ones: they cost the
+  /// processor a copy, and what they leave there is memory beside the budget.
+  private static let pageCachePrice = 1.25
+
   /// The ways to read that may be chosen and were measured: where a drive has no direct reads, buffered ones.
+  /// Where both may be, the slots are the same, and the drive's rate decides.
   private func readable(_ request: Request) -> [ReadKind] {
     let measured = profile.readKinds
     let allowed = request.reads.filter(measured.contains)
-    return allowed.isEmpty ? [measured.contains(.buffered) ? .buffered : .direct] : allowed
+    guard !allowed.isEmpty else { return [measured.contains(.buffered) ? .buffered : .direct] }
+    guard allowed.contains(.direct), allowed.contains(.buffered),
+      let direct = cost.measuredSteadyBytesPerSecond(.direct),
+      let buffered = cost.measuredSteadyBytesPerSecond(.buffered)
+    else { return allowed }
+    let slower: ReadKind = buffered > Self.pageCachePrice * direct ? .direct : .buffered
+    return allowed.filter { $0 != slower }
   }
 
   private func choices(_ request: Request) -> [Plan.Choice] {

@@ -1,0 +1,107 @@
+/// The architectures that can be run, by the names that GGUF has for them. All are decoders whose layers
+/// have attention with grouped heads and rotary positions, then a mixture of experts; the first layers of
+/// some have one network for all tokens instead.
+package enum Architecture: String, CaseIterable, Sendable {
+  /// OLMoE (arXiv 2409.02060).
+  case olmoe
+  /// Qwen3-MoE (arXiv 2505.09388).
+  case qwen3moe
+  /// Qwen1.5-MoE and Qwen2-MoE (arXiv 2407.10671).
+  case qwen2moe
+  /// Mixtral (arXiv 2401.04088), which has the name of the dense models it comes from.
+  case mixtral = "llama"
+  /// Granite 3 MoE, with or without a shared expert.
+  case granitemoe
+  /// GLM-4.5 and GLM-4.5-Air (arXiv 2508.06471).
+  case glm4moe
+  /// ERNIE 4.5.
+  case ernie = "ernie4_5-moe"
+}
+
+/// What the RMS norm of queries and keys runs over.
+package enum QueryKeyNorm: Sendable, Equatable {
+  /// The whole projection, all heads together (OLMoE).
+  case projection
+  /// Each head by itself (Qwen3).
+  case head
+}
+
+/// Which values of a head are rotated together.
+package enum RotaryPairs: Sendable, Equatable {
+  /// Those half of the rotated values apart, as GPT-NeoX has it.
+  case halves
+  /// Neighbours, as the paper has it; llama.cpp's converter stores Mixtral and Granite so.
+  case neighbours
+}
+
+/// How a router's scores become the choice and the weights of experts.
+package struct RouterRule: Sendable, Equatable {
+  /// What makes probabilities of scores.
+  package enum Gating: Sendable, Equatable {
+    case softmax
+    /// Each score by itself (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
+    case sigmoid
+  }
+
+  package var gating = Gating.softmax
+  /// Whether a bias is added to the probabilities for the choice, and only for it (the balancing without
+  /// an auxiliary loss of DeepSeek-V3).
+  package var hasCorrection = false
+  /// Whether the weights of the chosen experts are divided by their sum.
+  package var normalizesTopK = true
+  /// What the weights are multiplied by then.
+  package var scale: Float = 1
+}
+
+/// The parts of an architecture that all of its models share.
+package struct ArchitectureTraits: Sendable {
+  package private(set) var queryKeyNorm: QueryKeyNorm?
+  /// Whether queries and keys are normalised only in those models that have the norms' tensors.
+  package private(set) var queryKeyNormIsOptional = false
+  /// Whether queries, keys and values have biases: always, never, or where their tensors are (nil).
+  package private(set) var hasProjectionBias: Bool? = false
+  package private(set) var rotaryPairs = RotaryPairs.halves
+  /// Whether `rotaryPairs` is so in GGUF only: Hugging Face's files have halves.
+  package private(set) var permutesInGGUF = false
+  package private(set) var router = RouterRule()
+  /// The name of the norm before a layer's experts.
+  package private(set) var feedForwardNorm = "ffn_norm"
+  /// Whether the first layers may be without experts.
+  package private(set) var mayBeginDense = false
+  /// Whether a sigmoid of a product with the input weighs the shared expert.
+  package private(set) var gatesSharedExpert = false
+  /// Whether blocks after the last layer may predict further tokens; they are not used.
+  package private(set) var mayPredictFurther = false
+  /// Whether embedding, residuals, attention and logits are scaled by numbers of the metadata.
+  package private(set) var isScaled = false
+
+  package init(_ architecture: Architecture) {
+    switch architecture {
+    case .olmoe:
+      queryKeyNorm = .projection
+      router.normalizesTopK = false
+    case .qwen3moe:
+      queryKeyNorm = .head
+    case .qwen2moe:
+      hasProjectionBias = true
+      router.normalizesTopK = false
+      gatesSharedExpert = true
+    case .mixtral:
+      (rotaryPairs, permutesInGGUF) = (.neighbours, true)
+    case .granitemoe:
+      (rotaryPairs, permutesInGGUF) = (.neighbours, true)
+      isScaled = true
+    case .glm4moe:
+      (queryKeyNorm, queryKeyNormIsOptional) = (.head, true)
+      hasProjectionBias = nil
+      router.gating = .sigmoid
+      router.hasCorrection = true
+      feedForwardNorm = "post_attention_norm"
+      (mayBeginDense, mayPredictFurther) = (true, true)
+    case .ernie:
+      rotaryPairs = .neighbours
+      router.hasCorrection = true
+      mayBeginDense = true
+    }
+  }
+}

@@ -1,0 +1,174 @@
+/// What a `config.json` says of a model, in GGUF's keys: one description, whatever the file.
+///
+/// The names of its keys are those of the configuration classes of Hugging Face transformers.
+struct HuggingFaceConfig {
+  let architecture: Architecture
+  let layerCount: Int
+  let expertCount: Int
+  let tiesEmbedding: Bool
+  private(set) var metadata: [String: MetadataValue] = [:]
+  private let file: JSONFile
+
+  /// The classes that can be run.
+  static let architectures: [String: Architecture] = [
+    "OlmoeForCausalLM": .olmoe, "Qwen3MoeForCausalLM": .qwen3moe,
+    "Qwen2MoeForCausalLM": .qwen2moe, "MixtralForCausalLM": .mixtral,
+    "GraniteMoeForCausalLM": .granitemoe, "GraniteMoeSharedForCausalLM": .granitemoe,
+    "Glm4MoeForCausalLM": .glm4moe, "Ernie4_5_MoeForCausalLM": .ernie,
+  ]
+
+  /// - Parameter name: what the model is called.
+  /// - Throws: `.unsupportedArchitecture`, `.missingKey`, `.wrongType` or `.invalidValue`.
+  init(_ file: JSONFile, name: String) throws(CheckpointError) {
+    self.file = file
+    let className = file.value["architectures"]?.array?.first?.string ?? "none"
+    guard let architecture = Self.architectures[className] else {
+      throw .unsupportedArchitecture(
+        path: file.path, found: className, supported: Self.architectures.keys.sorted())
+    }
+    self.architecture = architecture
+    layerCount = try file.integer("num_hidden_layers")
+    expertCount = try file.integer(
+      "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    // ERNIE's class ties them unless it is told not to.
+    tiesEmbedding = try file.boolIfPresent("tie_word_embeddings") ?? (architecture == .ernie)
+    try refuseUnsupportedFeatures()
+    metadata["general.architecture"] = .string(architecture.rawValue)
+    metadata["general.name"] = .string(name)
+    try setDimensions()
+    try setRotation()
+    try setMixture()
+  }
+
+  private mutating func set(_ key: String, _ value: Int?) {
+    if let value { metadata["\(architecture.rawValue).\(key)"] = .int64(Int64(value)) }
+  }
+
+  private mutating func set(_ key: String, _ value: Double?) {
+    if let value { metadata["\(architecture.rawValue).\(key)"] = .float64(value) }
+  }
+
+  private mutating func setDimensions() throws(CheckpointError) {
+    set("block_count", layerCount)
+    set("context_length", try file.integer("max_position_embeddings"))
+    set("embedding_length", try file.integer("hidden_size"))
+    set("vocab_size", try file.integer("vocab_size"))
+    set("attention.head_count", try file.integer("num_attention_heads"))
+    set("attention.head_count_kv", try file.integerIfPresent("num_key_value_heads"))
+    let head = try file.integerIfPresent("head_dim")
+    set("attention.key_length", head)
+    set("feed_forward_length", try file.integerIfPresent("intermediate_size"))
+    set("attention.layer_norm_rms_epsilon", try file.numberIfPresent("rms_norm_eps") ?? 1e-6)
+    set("attention.clamp_kqv", try file.numberIfPresent("clip_qkv"))
+  }
+
+  private mutating func setRotation() throws(CheckpointError) {
+    // Since version 5 of transformers the rotation has an object of its own.
+    let nested = file.value["rope_parameters"]
+    let own = (
+      base: try file.numberIfPresent("rope_theta"),
+      share: try file.numberIfPresent("partial_rotary_factor")
+    )
+    set("rope.freq_base", nested?["rope_theta"]?.number ?? own.base)
+    if let share = nested?["partial_rotary_factor"]?.number ?? own.share {
+      let heads = max(1, try file.integer("num_attention_heads"))
+      let derived = try file.integer("hidden_size") / heads
+      let head = try file.integerIfPresent("head_dim") ?? derived
+      set("rope.dimension_count", Int((Double(head) * share).clamped))
+    }
+    guard let scaling = nested ?? file.value["rope_scaling"],
+      let type = (scaling["rope_type"] ?? scaling["type"])?.string, type != "default"
+    else { return }
+    guard type == "linear" || type == "yarn" else {
+      throw file.invalid("rope_type", "'\(type)'", "'default', 'linear' or 'yarn'")
+    }
+    metadata["\(architecture.rawValue).rope.scaling.type"] = .string(type)
+    let factor = scaling["factor"]?.number
+    set("rope.scaling.factor", factor)
+    guard type == "yarn" else { return }
+    set(
+      "rope.scaling.original_context_length",
+      scaling["original_max_position_embeddings"]?.integer)
+    set("rope.scaling.yarn_beta_fast", scaling["beta_fast"]?.number)
+    set("rope.scaling.yarn_beta_slow", scaling["beta_slow"]?.number)
+    for key in ["attention_factor", "mscale", "mscale_all_dim", "truncate"]
+    where scaling[key] != nil {
+      throw file.invalid(key, "stated", "no such key, as it is not supported")
+    }
+  }
+
+  private mutating func setMixture() throws(CheckpointError) {
+    set("expert_count", expertCount)
+    set("expert_used_count", try file.integer("num_experts_per_tok", "moe_k"))
+    set("expert_feed_forward_length", try file.integerIfPresent("moe_intermediate_size"))
+    if let normalizes = try file.boolIfPresent("norm_topk_prob") {
+      metadata["\(architecture.rawValue).expert_weights_norm"] = .bool(normalizes)
+    }
+    switch architecture {
+    case .olmoe, .qwen3moe, .mixtral: break
+    case .qwen2moe:
+      set(
+        "expert_shared_feed_forward_length", try file.integer("shared_expert_intermediate_size"))
+    case .granitemoe:
+      set(
+        "expert_shared_feed_forward_length", try file.integerIfPresent("shared_intermediate_size"))
+      for (key, own) in [
+        ("attention.scale", "attention_multiplier"), ("embedding_scale", "embedding_multiplier"),
+        ("residual_scale", "residual_multiplier"), ("logit_scale", "logits_scaling"),
+      ] { set(key, try file.numberIfPresent(own)) }
+    case .glm4moe:
+      set("leading_dense_block_count", try file.integerIfPresent("first_k_dense_replace"))
+      set("expert_shared_count", try file.integerIfPresent("n_shared_experts"))
+      set("expert_weights_scale", try file.numberIfPresent("routed_scaling_factor"))
+      set("expert_group_count", try file.integerIfPresent("n_group"))
+      set("expert_group_used_count", try file.integerIfPresent("topk_group"))
+    case .ernie:
+      set("leading_dense_block_count", try file.integerIfPresent("moe_layer_start_index"))
+      set("interleave_moe_layer_step", try file.integerIfPresent("moe_layer_interval"))
+      let shared = try file.integerIfPresent("moe_num_shared_experts") ?? 0
+      let (size, overflow) = (try file.integer("moe_intermediate_size"))
+        .multipliedReportingOverflow(by: shared)
+      guard !overflow else {
+        throw file.invalid("moe_num_shared_experts", "\(shared)", "a few")
+      }
+      set("expert_shared_feed_forward_length", size)
+    }
+  }
+
+  /// What would give another output if it were ignored.
+  private func refuseUnsupportedFeatures() throws(CheckpointError) {
+    if let activation = file.value["hidden_act"]?.string, activation != "silu" {
+      throw file.invalid("hidden_act", "'\(activation)'", "'silu'")
+    }
+    let bias = try file.boolIfPresent("attention_bias") ?? false
+    guard !bias || architecture == .glm4moe else {
+      throw file.invalid("attention_bias", "true", "false")
+    }
+    if architecture == .qwen2moe, try file.boolIfPresent("qkv_bias") == false {
+      throw file.invalid("qkv_bias", "false", "true")
+    }
+    for key in ["use_bias", "use_sliding_window"] where try file.boolIfPresent(key) == true {
+      throw file.invalid(key, "true", "false")
+    }
+    let slides = try file.boolIfPresent("use_sliding_window") ?? true
+    if slides, let window = try file.integerIfPresent("sliding_window"), window > 0 {
+      throw file.invalid("sliding_window", "\(window)", "null")
+    }
+    if let dense = file.value["mlp_only_layers"]?.array, !dense.isEmpty {
+      throw file.invalid("mlp_only_layers", "\(dense.count) layers", "none")
+    }
+    if let step = try file.integerIfPresent("decoder_sparse_step"), step != 1 {
+      throw file.invalid("decoder_sparse_step", "\(step)", "1")
+    }
+    if architecture == .ernie, let last = try file.integerIfPresent("moe_layer_end_index"),
+      last != -1, last != layerCount - 1
+    {
+      throw file.invalid("moe_layer_end_index", "\(last)", "\(layerCount - 1), the last layer")
+    }
+  }
+}
+
+extension Double {
+  /// What no count exceeds, from 0 on.
+  fileprivate var clamped: Double { isFinite ? Swift.min(Swift.max(self, 0), 1_048_576) : 0 }
+}

@@ -1,0 +1,205 @@
+internal import Tensors
+
+/// The tensors of a Hugging Face checkpoint under GGUF's names.
+///
+/// A layer's experts become the three stacks that GGUF has, but that the bytes of each expert lie anywhere:
+/// in tensors of their own, or gate and up of each together in one.
+struct HuggingFaceTensors {
+  private(set) var tensors: [String: TensorInfo] = [:]
+  /// Where each expert of a stack lies, by the stack's name.
+  private(set) var stacks: [String: [ExpertSlice]] = [:]
+  private let config: HuggingFaceConfig
+  private let files: [SafetensorsHeader]
+  /// Experts by stack and number, until all have been seen.
+  private var parts: [String: [Int: TensorInfo]] = [:]
+
+  private static let outside = [
+    "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+  ]
+
+  /// Names under `model.layers.N.` and `blk.N.`.
+  private static let ofLayer: [String: String] = {
+    var names = [
+      "input_layernorm.weight": "attn_norm.weight",
+      "self_attn.q_norm.weight": "attn_q_norm.weight",
+      "self_attn.k_norm.weight": "attn_k_norm.weight",
+      "self_attn.o_proj.weight": "attn_output.weight",
+      "mlp.gate.weight": "ffn_gate_inp.weight",
+      "block_sparse_moe.gate.weight": "ffn_gate_inp.weight",
+      "block_sparse_moe.router.weight": "ffn_gate_inp.weight",
+      "block_sparse_moe.router.layer.weight": "ffn_gate_inp.weight",
+      "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
+      "mlp.gate.moe_statics.e_score_correction_bias": "exp_probs_b.bias",
+      "mlp.moe_statics.e_score_correction_bias": "exp_probs_b.bias",
+      "mlp.shared_expert_gate.weight": "ffn_gate_inp_shexp.weight",
+      "shared_mlp.output_linear.weight": "ffn_down_shexp.weight",
+    ]
+    for part in ["q", "k", "v"] {
+      names["self_attn.\(part)_proj.weight"] = "attn_\(part).weight"
+      names["self_attn.\(part)_proj.bias"] = "attn_\(part).bias"
+    }
+    for part in ["gate", "up", "down"] {
+      names["mlp.\(part)_proj.weight"] = "ffn_\(part).weight"
+      names["mlp.shared_expert.\(part)_proj.weight"] = "ffn_\(part)_shexp.weight"
+      names["mlp.shared_experts.\(part)_proj.weight"] = "ffn_\(part)_shexp.weight"
+    }
+    return names
+  }()
+
+  /// The matrix of an expert by its name there.
+  private static let ofExpert = [
+    "gate_proj.weight": "gate", "up_proj.weight": "up", "down_proj.weight": "down",
+    "w1.weight": "gate", "w3.weight": "up", "w2.weight": "down",
+  ]
+
+  init(_ files: [SafetensorsHeader], config: HuggingFaceConfig) throws(CheckpointError) {
+    self.config = config
+    self.files = files
+    for file in files {
+      for tensor in file.tensors { try add(tensor, path: file.path) }
+    }
+    for (name, experts) in parts { try stack(name, experts) }
+  }
+
+  private mutating func add(_ tensor: TensorInfo, path: String) throws(CheckpointError) {
+    let name = tensor.name
+    if let own = Self.outside[name] {
+      // It is there again, under its second name.
+      if own == "output.weight", config.tiesEmbedding { return }
+      return try put(tensor, as: own)
+    }
+    // ERNIE's blocks that predict further tokens.
+    if config.architecture == .ernie, name.hasPrefix("model.mtp_") { return }
+    let words = name.split(separator: ".", maxSplits: 3)
+    guard words.count == 4, words[0] == "model", words[1] == "layers", let layer = Int(words[2])
+    else { return try put(tensor, as: name) }
+    let rest = String(words[3])
+    let traits = ArchitectureTraits(config.architecture)
+    if layer >= config.layerCount, traits.mayPredictFurther { return }
+    let prefix = "blk.\(layer)."
+    if rest == "post_attention_layernorm.weight" {
+      return try put(
+        tensor, as: "\(prefix)\(traits.feedForwardNorm).weight")
+    }
+    if let own = Self.ofLayer[rest] {
+      let isVector = own == "ffn_gate_inp_shexp.weight" || own == "exp_probs_b.bias"
+      return try put(isVector ? tensor.flattened : tensor, as: prefix + own)
+    }
+    switch rest {
+    case "self_attn.rotary_emb.inv_freq":
+      // Follows from the configuration.
+      return
+    case "shared_mlp.input_linear.weight":
+      for (index, part) in ["gate", "up"].enumerated() {
+        try put(
+          tensor.rows(half: index, path: path), as: "\(prefix)ffn_\(part)_shexp.weight")
+      }
+    case "block_sparse_moe.input_linear.weight", "mlp.experts.gate_up_proj",
+      "block_sparse_moe.experts.gate_up_proj":
+      for (index, part) in ["gate", "up"].enumerated() {
+        for (expert, matrix) in try tensor.experts(path: path).enumerated() {
+          parts["\(prefix)ffn_\(part)_exps.weight", default: [:]][expert] =
+            try matrix.rows(half: index, path: path)
+        }
+      }
+    case "block_sparse_moe.output_linear.weight", "mlp.experts.down_proj",
+      "block_sparse_moe.experts.down_proj":
+      for (expert, matrix) in try tensor.experts(path: path).enumerated() {
+        parts["\(prefix)ffn_down_exps.weight", default: [:]][expert] = matrix
+      }
+    default:
+      let parts = rest.split(separator: ".", maxSplits: 3)
+      guard parts.count == 4, parts[0] == "mlp" || parts[0] == "block_sparse_moe",
+        parts[1] == "experts", let expert = Int(parts[2]),
+        let matrix = Self.ofExpert[String(parts[3])], (0..<65_536).contains(expert)
+      else { return try put(tensor, as: name) }
+      self.parts["\(prefix)ffn_\(matrix)_exps.weight", default: [:]][expert] = tensor
+    }
+  }
+
+  private mutating func put(_ tensor: TensorInfo, as name: String) throws(CheckpointError) {
+    guard tensors.updateValue(tensor.named(name), forKey: name) == nil else {
+      throw .duplicateTensor(path: files[tensor.file].path, tensor: tensor.name)
+    }
+  }
+
+  /// Makes one stack of the experts of a layer.
+  private mutating func stack(
+    _ name: String, _ experts: [Int: TensorInfo]
+  ) throws(CheckpointError) {
+    var slices: [ExpertSlice] = []
+    guard let first = experts[0] else {
+      throw .missingTensor(path: files[0].path, tensor: "\(name), expert 0")
+    }
+    guard experts.count == config.expertCount else {
+      throw .invalidValue(
+        path: files[first.file].path, key: name, found: "of \(experts.count) experts",
+        expected: "\(config.expertCount), as config.json says")
+    }
+    var byteCount = 0
+    for number in 0..<experts.count {
+      guard let expert = experts[number] else {
+        throw .missingTensor(path: files[first.file].path, tensor: "\(name), expert \(number)")
+      }
+      guard expert.shape == first.shape else {
+        throw .wrongShape(
+          path: files[expert.file].path, tensor: expert.name, found: expert.shape,
+          expected: first.shape)
+      }
+      guard expert.type == first.type else {
+        throw .unsupportedElementType(
+          path: files[expert.file].path, tensor: expert.name, found: expert.type,
+          supported: [first.type])
+      }
+      slices.append(
+        ExpertSlice(file: expert.file, offset: expert.offset, byteCount: expert.byteCount))
+      // They lie apart in files, so the sum cannot exceed their sizes.
+      byteCount += expert.byteCount
+    }
+    stacks[name] = slices
+    try put(
+      TensorInfo(
+        name: name, type: first.type, shape: first.shape + [experts.count], file: first.file,
+        offset: first.offset, byteCount: byteCount), as: name)
+  }
+}
+
+extension TensorInfo {
+  fileprivate func named(_ name: String) -> TensorInfo {
+    TensorInfo(
+      name: name, type: type, shape: shape, file: file, offset: offset, byteCount: byteCount)
+  }
+
+  /// The same values as one row.
+  fileprivate var flattened: TensorInfo {
+    TensorInfo(
+      name: name, type: type, shape: [shape.reduce(1, *)], file: file, offset: offset,
+      byteCount: byteCount)
+  }
+
+  /// The first or second half of the rows of a matrix.
+  fileprivate func rows(half: Int, path: String) throws(CheckpointError) -> TensorInfo {
+    guard shape.count == 2, shape[1].isMultiple(of: 2) else {
+      throw .wrongShape(
+        path: path, tensor: name, found: shape, expected: [shape[0], 2 * (shape.last ?? 1)])
+    }
+    let bytes = byteCount / 2
+    return TensorInfo(
+      name: name, type: type, shape: [shape[0], shape[1] / 2], file: file,
+      offset: offset + UInt64(half * bytes), byteCount: bytes)
+  }
+
+  /// The matrices of a stack.
+  fileprivate func experts(path: String) throws(CheckpointError) -> [TensorInfo] {
+    guard shape.count == 3, shape[2] <= 65_536 else {
+      throw .invalidDimensionCount(path: path, tensor: name, found: UInt32(shape.count))
+    }
+    let bytes = byteCount / shape[2]
+    return (0..<shape[2]).map { expert in
+      TensorInfo(
+        name: name, type: type, shape: Array(shape[..<2]), file: file,
+        offset: offset + UInt64(expert * bytes), byteCount: bytes)
+    }
+  }
+}
