@@ -258,7 +258,7 @@ ALWAYS_INLINE void matmul(uint32_t type, bool transposed, const matmul_task *tas
       for (; t + (size_t)tile <= task->tokens; t += (size_t)tile)
         multiply_tile(type, tile, task, &slice, row, begin, end, t);
 #pragma clang loop unroll(full)
-      for (int rest = 4; rest > 0; rest /= 2) {
+      for (int rest = 8; rest > 0; rest /= 2) {
         if (rest >= tile || t + (size_t)rest > task->tokens) continue;
         multiply_tile(type, rest, task, &slice, row, begin, end, t);
         t += (size_t)rest;
