@@ -186,15 +186,7 @@ private final class PreadQueue: @unchecked Sendable {
   }
 
   private func read(_ request: ReadRequest) -> IOError? {
-    let file = files[request.file]
     var progress = Progress(request: request)
-    while true {
-      let count = pread(
-        file.descriptor, progress.destination, progress.remaining, off_t(progress.offset))
-      switch progress.note(count < 0 ? -Int(errno) : count, file: file) {
-      case .finished(let error): return error
-      case .again: continue
-      }
-    }
+    return progress.finish(from: files[request.file])
   }
 }

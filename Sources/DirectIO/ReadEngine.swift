@@ -262,6 +262,17 @@ struct Progress {
     return .again
   }
 
+  /// Reads what is left, waiting for it.
+  mutating func finish(from file: DataFile) -> IOError? {
+    while true {
+      let count = pread(file.descriptor, destination, remaining, off_t(offset))
+      switch note(count < 0 ? -Int(errno) : count, file: file) {
+      case .finished(let error): return error
+      case .again: continue
+      }
+    }
+  }
+
   /// Where the next system call reads to, from where, and how much.
   var destination: UnsafeMutableRawPointer { request.destination + byteCount }
   var offset: UInt64 { request.span.offset + UInt64(byteCount) }

@@ -140,7 +140,7 @@ final class UringReadEngine: ReadEngine {
       let result = Int(entry.pointee.res)
       io_uring_cqe_seen(ring, entry)
       let file = files[flights[flight].request.file]
-      switch flights[flight].note(result, file: file) {
+      switch outcome(of: flight, result, file: file) {
       case .again:
         prepare(flight)
         repeated = true
@@ -153,6 +153,15 @@ final class UringReadEngine: ReadEngine {
     }
     if repeated { enterKernel() }
     if pending.count > 0 { submit() }
+  }
+
+  private func outcome(of flight: Int, _ result: Int, file: DataFile) -> Progress.Outcome {
+    guard result == -Int(ECANCELED) else { return flights[flight].note(result, file: file) }
+    // Nobody cancels: the kernel could not make the thread that was to read, because of a limit on
+    // processes or because signals kept interrupting it (seen with Linux 6.18).
+    let note = "some reads were waited for: the kernel had no thread for them"
+    if !fallbacks.contains(note) { fallbacks.append(note) }
+    return .finished(flights[flight].finish(from: file))
   }
 
   func wait() {

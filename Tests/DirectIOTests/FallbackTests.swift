@@ -58,6 +58,33 @@ extension IOTests {
       }
     }
 
+    /// A page that has yet to be written keeps a read from being asynchronous, so that the kernel wants a
+    /// thread for it.
+    @Test(
+      .enabled(if: EngineSetup.ringRefusal == nil, "this system refuses io_uring"),
+      arguments: [DirectPolicy.auto, .off])
+    func whatTheKernelHasNoThreadForIsReadAllTheSame(_ direct: DirectPolicy) async {
+      await #expect(processExitsWith: .success) { [direct = direct as DirectPolicy] in
+        let random = try RandomFile(byteCount: 500_000)
+        let file = try DataFile(path: random.path, direct: direct)
+        let ranges = randomRanges(100, byteCount: 500_000, largest: 20_000, seed: 9)
+        let slots = try Slots(count: ranges.count, byteCount: 20_000)
+        let engine = try makeReadEngine(
+          kind: .uring, files: [file], arenas: [slots.arena], queueDepth: 8)
+        var none = rlimit(rlim_cur: 0, rlim_max: 0)
+        try #require(setrlimit(__rlimit_resource_t(__RLIMIT_NPROC.rawValue), &none) == 0)
+        // Root may have any number of threads.
+        if getuid() == 0 { try #require(setuid(65534) == 0) }
+        let before = engine.fallbacks
+        let ended = engine.read(ranges, of: file, into: slots)
+        expectRead(ended, ranges, of: file, bytes: random.bytes, into: slots)
+        let told = engine.fallbacks.dropFirst(before.count)
+        #expect(
+          told.isEmpty
+            || told == ["some reads were waited for: the kernel had no thread for them"])
+      }
+    }
+
     @Test func refusedThreadsAreAnError() async {
       await #expect(processExitsWith: .success) {
         var none = rlimit(rlim_cur: 0, rlim_max: 0)

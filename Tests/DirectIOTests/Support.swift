@@ -140,8 +140,8 @@ func expectRead(
   into slots: Slots, sourceLocation: SourceLocation = #_sourceLocation
 ) {
   #expect(
-    completions.map(\.tag).sorted() == ranges.indices.map { UInt64($0) }, "not every read ended once",
-    sourceLocation: sourceLocation)
+    completions.map(\.tag).sorted() == ranges.indices.map { UInt64($0) },
+    "not every read ended once", sourceLocation: sourceLocation)
   // What a test in a process of its own expected and found does not reach the log; a comment does.
   let errors = completions.compactMap(\.error)
   #expect(errors == [], "\(errors)", sourceLocation: sourceLocation)
