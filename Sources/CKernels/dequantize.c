@@ -24,7 +24,7 @@ void ckernels_dequantize(uint32_t type, const void *blocks, float *out, size_t c
     unpack_group(type, p, g, &group);
     for (size_t i = 0; i < 32; i++) {
       const float scaled = group.scale[i / 16] * (float)group.values[i];
-      out[32 * g + i] = adds_minimum ? scaled + group.minimum : scaled;
+      out[32 * g + i] = adds_minimum ? scaled + group.minimum[i / 16] : scaled;
     }
   }
 }

@@ -11,7 +11,8 @@ ckernels_set ckernels_best_set(void) {
   // says that the operating system saves the wide registers.
   unsigned a, b, c = 0, d;
   const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-  if (!f16c || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+  if (!f16c || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+      !__builtin_cpu_supports("bmi2"))
     return CKernelsPortable;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
@@ -48,6 +49,19 @@ static const struct {
     KERNELS(TYPE_Q5_1, q5_1, 6, 6),   KERNELS(TYPE_Q8_0, q8_0, 28, 28),
     KERNELS(TYPE_Q4_K, q4_k, 12, 12), KERNELS(TYPE_Q5_K, q5_k, 12, 12),
     KERNELS(TYPE_Q6_K, q6_k, 20, 20),
+    KERNELS(TYPE_Q2_K, q2_k, 12, 12),
+    KERNELS(TYPE_Q3_K, q3_k, 12, 12),
+    KERNELS(TYPE_Q8_K, q8_k, 12, 12),
+    KERNELS(TYPE_IQ4_NL, iq4_nl, 12, 12),
+    KERNELS(TYPE_IQ4_XS, iq4_xs, 12, 12),
+    KERNELS(TYPE_MXFP4, mxfp4, 12, 12),
+    KERNELS(TYPE_IQ2_XXS, iq2_xxs, 12, 12),
+    KERNELS(TYPE_IQ2_XS, iq2_xs, 12, 12),
+    KERNELS(TYPE_IQ2_S, iq2_s, 12, 12),
+    KERNELS(TYPE_IQ3_XXS, iq3_xxs, 12, 12),
+    KERNELS(TYPE_IQ3_S, iq3_s, 12, 12),
+    KERNELS(TYPE_IQ1_S, iq1_s, 12, 12),
+    KERNELS(TYPE_IQ1_M, iq1_m, 12, 12),
 };
 
 bool ckernels_supports(uint32_t type) {

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include "blocks.h"
+#include "decoded_avx2.h"
 #include "kernels.h"
 
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)

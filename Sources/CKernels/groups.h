@@ -3,11 +3,11 @@
 #pragma once
 #include "blocks.h"
 
-/// 32 weights: scale[i / 16] * values[i] + minimum.
+/// 32 weights: scale[i / 16] * values[i] + minimum[i / 16].
 typedef struct {
   int8_t values[32];
   float scale[2];
-  float minimum;
+  float minimum[2];
 } weight_group;
 
 static inline void unpack_nibbles(const uint8_t *qs, weight_group *group) {
@@ -27,7 +27,7 @@ static inline void subtract_offset(int8_t offset, weight_group *group) {
 
 static inline void set_scale(float scale, float minimum, weight_group *group) {
   group->scale[0] = group->scale[1] = scale;
-  group->minimum = minimum;
+  group->minimum[0] = group->minimum[1] = minimum;
 }
 
 static inline void unpack_q4_0(const uint8_t *p, size_t g, weight_group *group) {
@@ -102,8 +102,10 @@ static inline void unpack_q6_k(const uint8_t *p, size_t g, weight_group *group) 
   const float d = float_from_half(block->d);
   group->scale[0] = d * (float)block->scales[2 * (g % 8)];
   group->scale[1] = d * (float)block->scales[2 * (g % 8) + 1];
-  group->minimum = 0;
+  group->minimum[0] = group->minimum[1] = 0;
 }
+
+#include "groups_decoded.h"
 
 /// Unpacks group `g` (values 32 * g ..< 32 * g + 32) of the quantized row at `p`.
 static inline __attribute__((always_inline)) void unpack_group(
@@ -117,6 +119,6 @@ static inline __attribute__((always_inline)) void unpack_group(
     case TYPE_Q4_K: unpack_q4_k(p, g, group); break;
     case TYPE_Q5_K: unpack_q5_k(p, g, group); break;
     case TYPE_Q6_K: unpack_q6_k(p, g, group); break;
-    default: __builtin_trap();
+    default: unpack_decoded(type, p, g, group); break;
   }
 }

@@ -21,18 +21,15 @@ typedef struct {
     /// [column][row], of float weights.
     float floats[SLICE_BYTES / 4 / PANEL_ROWS][PANEL_ROWS];
   };
-  /// [group][row]; for Q6_K [group][half][row].
+  /// [group][row]; [group][half][row] where a group has two scales.
   float scale[SLICE_GROUPS * 2][PANEL_ROWS];
   /// As `scale`; of the formats with an offset it is -offset * scale.
   float minimum[SLICE_GROUPS * 2][PANEL_ROWS];
 } packed_slice;
 
-/// Activation scale * sum of the activations of each group (half group, for Q6_K) of a slice.
+/// Activation scale * sum of the activations of each group (half group, where it has two scales).
 typedef struct {
   float of[SLICE_GROUPS * 2];
 } scaled_sums;
 
 static inline bool is_float(uint32_t type) { return superblock_bytes(type) == 0; }
-
-/// Scales of a group: Q6_K has one for each 16 values.
-static inline int group_halves(uint32_t type) { return type == TYPE_Q6_K ? 2 : 1; }

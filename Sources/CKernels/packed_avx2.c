@@ -4,23 +4,35 @@
 #include "packed.h"
 
 #pragma STDC FP_CONTRACT OFF
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi2"))), apply_to = function)
 
 enum { TILE = 4, FLOAT_TILE = 6 };
 
 /// Bytes are split into two planes of nibbles, whose 16-bit products can be added.
-#define PLANES(type) ((type) == TYPE_Q8_0 ? 2 : 1)
+#define PLANES(type) \
+  ((type) == TYPE_Q8_0 || (is_decoded(type) && decoded_offset(type) == 128) ? 2 : 1)
 
 /// Keeps the compiler from adding the products of several steps in another order, which it does at
 /// the price of spilling the weights.
 #define KEEP(v) __asm__("" : "+x"(v))
 
-/// Steps of 4 columns whose 16-bit products can be added without saturation.
+/// Steps of 4 columns whose 16-bit products can be added without saturation, of one half of a group where
+/// its halves have scales of their own.
 ALWAYS_INLINE int safe_steps(uint32_t type) {
   switch (type) {
     case TYPE_Q5_0:
     case TYPE_Q5_1:
+    case TYPE_Q2_K:
+    case TYPE_Q3_K:
+    case TYPE_MXFP4:
+    case TYPE_IQ3_S:
+    case TYPE_IQ1_S:
+    case TYPE_IQ1_M:
     case TYPE_Q5_K: return 4;  // 4 * 2 * 31 * 127 = 31,496
+    case TYPE_IQ2_XXS:
+    case TYPE_IQ2_XS:
+    case TYPE_IQ2_S:
+    case TYPE_IQ3_XXS: return 1;  // 2 * 124 * 127 = 31,496
     case TYPE_Q6_K: return 2;  // 2 * 2 * 63 * 127 = 32,004
     default: return 8;         // nibbles: 8 * 2 * 15 * 127 = 30,480
   }

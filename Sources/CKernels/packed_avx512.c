@@ -5,7 +5,7 @@
 
 #pragma STDC FP_CONTRACT OFF
 #pragma clang attribute push( \
-    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), \
+    __attribute__((target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), \
     apply_to = function)
 
 enum { TILE = 8, FLOAT_TILE = 12 };

@@ -38,10 +38,13 @@ ALWAYS_INLINE void store_transposed(const __m256i in[8], void *out, size_t strid
   }
 }
 
-/// The scales of 8 groups (of both halves of each, for Q6_K) and the minimums of unsigned weights.
+/// The scales of 8 groups, or of both halves of each, and the minimums of unsigned weights.
 ALWAYS_INLINE void packed_scales(
     uint32_t type, const uint8_t *p, __m256 scale[2], __m256 minimum[2]) {
-  scales(type, p, scale, minimum);
+  if (is_decoded(type))
+    decoded_scales(type, p, scale, minimum);
+  else
+    scales(type, p, scale, minimum);
   if (has_minimum(type)) return;
   if (type == TYPE_Q6_K) {
     const __m128i halves = _mm_shuffle_epi8(
@@ -51,13 +54,18 @@ ALWAYS_INLINE void packed_scales(
     scale[1] = _mm256_mul_ps(scale[0], _mm256_cvtepi32_ps(high));
     scale[0] = _mm256_mul_ps(scale[0], _mm256_cvtepi32_ps(low));
   }
-  const int offset = type == TYPE_Q8_0 ? 128 : value_offset(type);
+  const int offset = is_decoded(type)    ? decoded_offset(type)
+                     : type == TYPE_Q8_0 ? 128
+                                         : value_offset(type);
   for (int h = 0; h < group_halves(type); h++)
     minimum[h] = _mm256_mul_ps(scale[h], _mm256_set1_ps((float)-offset));
 }
 
 /// The 32 integers of group `g` of a superblock, unsigned.
 ALWAYS_INLINE __m256i packed_values(uint32_t type, const uint8_t *p, int g) {
+  if (is_decoded(type))
+    return _mm256_add_epi8(
+        decoded_values(type, p, g), _mm256_set1_epi8((char)decoded_offset(type)));
   const __m256i w = values(type, p, g);
   return type == TYPE_Q8_0 ? _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80)) : w;
 }
@@ -194,7 +202,7 @@ ALWAYS_INLINE void scale_sums(
     _mm256_storeu_ps(out, _mm256_mul_ps(low, _mm256_permute2f128_ps(a, b, 0x20)));
     _mm256_storeu_ps(out + 8, _mm256_mul_ps(high, _mm256_permute2f128_ps(a, b, 0x31)));
   }
-  // The last groups of a row whose last superblock is not full, which Q6_K does not have.
+  // The last groups of a row whose last superblock is not full: no format with two scales has such.
   for (; g < end / 32; g++, out++) {
     const int16_t low = (int16_t)load_u16(act.sum16 + g * 4);
     const int16_t high = (int16_t)load_u16(act.sum16 + g * 4 + 2);
@@ -281,6 +289,19 @@ DEFINE(TYPE_Q8_0, q8_0)
 DEFINE(TYPE_Q4_K, q4_k)
 DEFINE(TYPE_Q5_K, q5_k)
 DEFINE(TYPE_Q6_K, q6_k)
+DEFINE(TYPE_Q2_K, q2_k)
+DEFINE(TYPE_Q3_K, q3_k)
+DEFINE(TYPE_Q8_K, q8_k)
+DEFINE(TYPE_IQ4_NL, iq4_nl)
+DEFINE(TYPE_IQ4_XS, iq4_xs)
+DEFINE(TYPE_MXFP4, mxfp4)
+DEFINE(TYPE_IQ2_XXS, iq2_xxs)
+DEFINE(TYPE_IQ2_XS, iq2_xs)
+DEFINE(TYPE_IQ2_S, iq2_s)
+DEFINE(TYPE_IQ3_XXS, iq3_xxs)
+DEFINE(TYPE_IQ3_S, iq3_s)
+DEFINE(TYPE_IQ1_S, iq1_s)
+DEFINE(TYPE_IQ1_M, iq1_m)
 #undef DEFINE
 
 // MARK: - Attention

@@ -23,12 +23,12 @@ ALWAYS_INLINE void matmul_quantized(uint32_t type, const matmul_task *task) {
         weight_group group;
         unpack_group(type, task->weights + r * row_bytes, g, &group);
         const int8_t *q = act.q + 32 * g;
-        const double sum = (int16_t)load_u16(act.sum16 + 4 * g) +
-                           (int16_t)load_u16(act.sum16 + 4 * g + 2);
+        const double sums[2] = {
+            (int16_t)load_u16(act.sum16 + 4 * g), (int16_t)load_u16(act.sum16 + 4 * g + 2)};
         const double scale = float_from_bits(load_u32(act.scale + 4 * g));
         total += scale * (group.scale[0] * (double)dot16(group.values, q) +
                           group.scale[1] * (double)dot16(group.values + 16, q + 16) +
-                          group.minimum * sum);
+                          group.minimum[0] * sums[0] + group.minimum[1] * sums[1]);
       }
       task->outs[t][r] = (float)total;
     }
@@ -71,3 +71,16 @@ DEFINE(matmul_quantized, TYPE_Q8_0, q8_0)
 DEFINE(matmul_quantized, TYPE_Q4_K, q4_k)
 DEFINE(matmul_quantized, TYPE_Q5_K, q5_k)
 DEFINE(matmul_quantized, TYPE_Q6_K, q6_k)
+DEFINE(matmul_quantized, TYPE_Q2_K, q2_k)
+DEFINE(matmul_quantized, TYPE_Q3_K, q3_k)
+DEFINE(matmul_quantized, TYPE_Q8_K, q8_k)
+DEFINE(matmul_quantized, TYPE_IQ4_NL, iq4_nl)
+DEFINE(matmul_quantized, TYPE_IQ4_XS, iq4_xs)
+DEFINE(matmul_quantized, TYPE_MXFP4, mxfp4)
+DEFINE(matmul_quantized, TYPE_IQ2_XXS, iq2_xxs)
+DEFINE(matmul_quantized, TYPE_IQ2_XS, iq2_xs)
+DEFINE(matmul_quantized, TYPE_IQ2_S, iq2_s)
+DEFINE(matmul_quantized, TYPE_IQ3_XXS, iq3_xxs)
+DEFINE(matmul_quantized, TYPE_IQ3_S, iq3_s)
+DEFINE(matmul_quantized, TYPE_IQ1_S, iq1_s)
+DEFINE(matmul_quantized, TYPE_IQ1_M, iq1_m)

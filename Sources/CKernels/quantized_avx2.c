@@ -5,7 +5,7 @@
 #include "formats_avx2.h"
 
 #pragma STDC FP_CONTRACT OFF
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi2"))), apply_to = function)
 
 #define TILE 4
 enum { PREFETCH_BYTES = 4096 };
@@ -58,11 +58,54 @@ ALWAYS_INLINE __m256i excess(uint32_t type, const uint8_t *p, __m256i sum16) {
   return _mm256_slli_epi32(_mm256_madd_epi16(sum16, scale), 5);
 }
 
-/// Adds the products of the superblock at `p` with the activations from `column` on, group g's to
-/// element g of the sums.
+/// As `accumulate`, for the formats that are decoded: sums of four products are multiplied as floats.
+ALWAYS_INLINE void accumulate_decoded(
+    uint32_t type, int tokens, const uint8_t *p, const activation_row *acts, size_t column,
+    __m256 *sums) {
+  __m256 scale[2], minimum[2];
+  decoded_scales(type, p, scale, minimum);
+  const int halves = group_halves(type);
+  float token_scales[TILE][2][8];
+#pragma clang loop unroll(full)
+  for (int t = 0; t < tokens; t++) {
+    const __m256 x_scale = _mm256_loadu_ps((const float *)(acts[t].scale + column / 8));
+    for (int h = 0; h < halves; h++)
+      _mm256_storeu_ps(token_scales[t][h], _mm256_mul_ps(scale[h], x_scale));
+    if (has_minimum(type)) {
+      const __m256i sum16 = _mm256_loadu_si256((const __m256i *)(acts[t].sum16 + column / 8));
+      const __m256i first = _mm256_srai_epi32(_mm256_slli_epi32(sum16, 16), 16);
+      const __m256i second = _mm256_srai_epi32(sum16, 16);
+      const __m256 products = _mm256_fmadd_ps(
+          minimum[0], _mm256_cvtepi32_ps(first),
+          _mm256_mul_ps(minimum[1], _mm256_cvtepi32_ps(second)));
+      sums[t] = _mm256_fmadd_ps(products, x_scale, sums[t]);
+    }
+  }
+#pragma clang loop unroll(full)
+  for (int g = 0; g < 8; g++) {
+    const __m256i w = decoded_values(type, p, g), magnitudes = _mm256_abs_epi8(w);
+#pragma clang loop unroll(full)
+    for (int t = 0; t < tokens; t++) {
+      const __m256i x = _mm256_loadu_si256((const __m256i *)(acts[t].q + column + 32 * g));
+      const __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(x, w));
+      const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+      const __m128 first = _mm_broadcast_ss(&token_scales[t][0][g]);
+      const __m128 second = halves == 2 ? _mm_broadcast_ss(&token_scales[t][1][g]) : first;
+      sums[t] = _mm256_fmadd_ps(
+          _mm256_cvtepi32_ps(fours), _mm256_set_m128(second, first), sums[t]);
+    }
+  }
+}
+
+/// Adds the products of the superblock at `p` with the activations from `column` on; but for decoded
+/// formats, group g's to element g of the sums.
 ALWAYS_INLINE void accumulate(
     uint32_t type, int tokens, const uint8_t *p, const activation_row *acts, size_t column,
     __m256 *sums) {
+  if (is_decoded(type)) {
+    accumulate_decoded(type, tokens, p, acts, column, sums);
+    return;
+  }
   __m256i pairs[TILE][2], fours[TILE][2];
 #pragma clang loop unroll(full)
   for (int g = 0; g < 8; g += 2) {

@@ -7,11 +7,12 @@
 #include <immintrin.h>
 
 #include "blocks.h"
+#include "decoded_avx2.h"
 #include "kernels.h"
 
 #pragma STDC FP_CONTRACT OFF
 #pragma clang attribute push( \
-    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), \
+    __attribute__((target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), \
     apply_to = function)
 
 #define TILE 8
@@ -26,7 +27,7 @@ ALWAYS_INLINE char bias(uint32_t type) {
     case TYPE_Q5_0: return 16;
     case TYPE_Q8_0: return (char)128;
     case TYPE_Q6_K: return 32;
-    default: return 0;
+    default: return is_decoded(type) ? (char)128 : 0;
   }
 }
 
@@ -81,6 +82,11 @@ ALWAYS_INLINE __m512i q6_k_values(const block_q6_k *block, int pair) {
 
 /// The 64 integers of groups 2 * pair and 2 * pair + 1, plus `bias`.
 ALWAYS_INLINE __m512i values(uint32_t type, const uint8_t *p, int pair) {
+  if (is_decoded(type)) {
+    const __m512i first = _mm512_castsi256_si512(decoded_values(type, p, 2 * pair));
+    const __m512i both = _mm512_inserti64x4(first, decoded_values(type, p, 2 * pair + 1), 1);
+    return _mm512_xor_si512(both, _mm512_set1_epi8((char)128));
+  }
   switch (type) {
     case TYPE_Q4_0: {
       const block_q4_0 *block = (const block_q4_0 *)p + 2 * pair;
@@ -137,9 +143,24 @@ ALWAYS_INLINE __m512 floats_from_bytes(uint64_t bytes) {
   return _mm512_zextps256_ps512(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(vector)));
 }
 
-/// The float scales of the 8 groups, of Q6_K its 16; and the minimums where the format has them.
+/// Scales of first and of second halves of groups in the order of the halves.
+ALWAYS_INLINE __m512 interleave(__m256 first, __m256 second) {
+  const __m512 both = _mm512_insertf32x8(_mm512_castps256_ps512(first), second, 1);
+  return _mm512_permutexvar_ps(
+      _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15), both);
+}
+
+/// The float scales of the 8 groups, or of their 16 halves; and the minimums where the format has them.
 ALWAYS_INLINE void scales(uint32_t type, const uint8_t *p, __m512 *scale, __m512 *minimum) {
   *minimum = _mm512_setzero_ps();
+  if (is_decoded(type)) {
+    __m256 scales[2], minimums[2];
+    decoded_scales(type, p, scales, minimums);
+    *scale = group_halves(type) == 2 ? interleave(scales[0], scales[1])
+                                     : _mm512_zextps256_ps512(scales[0]);
+    if (has_minimum(type)) *minimum = interleave(minimums[0], minimums[1]);
+    return;
+  }
   switch (type) {
     case TYPE_Q4_1:
     case TYPE_Q5_1:
@@ -184,7 +205,7 @@ ALWAYS_INLINE __m512i dot(uint32_t type, __m512i w, const int8_t *q) {
 
 /// For the 16 sums of `pair`, which of the superblock's scales is theirs.
 ALWAYS_INLINE __m512i scale_indices(uint32_t type, int pair) {
-  if (type == TYPE_Q6_K)
+  if (group_halves(type) == 2)
     return _mm512_add_epi32(
         _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
         _mm512_set1_epi32(4 * pair));
@@ -203,15 +224,17 @@ ALWAYS_INLINE void accumulate(
   for (int t = 0; t < tokens; t++) {
     __m512 x_scale = _mm512_zextps256_ps512(
         _mm256_loadu_ps((const float *)(acts[t].scale + column / 8)));
-    if (type == TYPE_Q6_K)
+    if (group_halves(type) == 2)
       x_scale = _mm512_permutexvar_ps(
           _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), x_scale);
     token_scales[t] = _mm512_mul_ps(scale, x_scale);
     if (has_minimum(type)) {
       const __m256i sum16 = _mm256_loadu_si256((const __m256i *)(acts[t].sum16 + column / 8));
       const __m256i sum32 = _mm256_madd_epi16(sum16, _mm256_set1_epi16(1));
-      const __m512 x_sum =
-          _mm512_mul_ps(_mm512_zextps256_ps512(_mm256_cvtepi32_ps(sum32)), x_scale);
+      const __m512 sum = group_halves(type) == 2
+                             ? _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(sum16))
+                             : _mm512_zextps256_ps512(_mm256_cvtepi32_ps(sum32));
+      const __m512 x_sum = _mm512_mul_ps(sum, x_scale);
       sums[t] = _mm512_fmadd_ps(minimum, x_sum, sums[t]);
     }
   }

@@ -6,7 +6,9 @@ import Testing
   @Test func computableTypesAreThoseWithKernels() {
     #expect(
       ElementType.computable == [
-        .f32, .f16, .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q4_K, .q5_K, .q6_K, .bf16,
+        .f32, .f16, .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q2_K, .q3_K, .q4_K, .q5_K, .q6_K, .q8_K,
+        .iq2_XXS, .iq2_XS, .iq3_XXS, .iq1_S, .iq4_NL, .iq3_S, .iq2_S, .iq4_XS, .iq1_M, .bf16,
+        .mxfp4,
       ])
   }
 

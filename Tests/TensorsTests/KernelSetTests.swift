@@ -34,7 +34,7 @@ import Testing
 
   @Test func multiplyingTypesWithoutKernelsTraps() async {
     await #expect(processExitsWith: .failure) {
-      _ = Kernels(set: .portable).activationByteCount(type: .iq2_XXS, columns: 256)
+      _ = Kernels(set: .portable).activationByteCount(type: .tq2_0, columns: 256)
     }
     await #expect(processExitsWith: .failure) {
       _ = Kernels(set: .portable).activationByteCount(type: .q4_K, columns: 128)

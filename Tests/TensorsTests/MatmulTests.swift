@@ -9,8 +9,8 @@ private enum ErrorBound {
   static func portable(_ type: ElementType) -> Double {
     switch type {
     case .f32, .f16, .bf16: 0x1p-24
-    case .q4_0, .q5_0, .q8_0, .q6_K: 0x1p-23
-    default: 0x1p-22
+    case .q4_1, .q5_1, .q4_K, .q5_K, .q2_K: 0x1p-22
+    default: 0x1p-23
     }
   }
 
@@ -20,7 +20,8 @@ private enum ErrorBound {
     case .f32, .f16, .bf16: 1e-6
     case .q4_0, .q5_0, .q8_0: 1e-6
     case .q6_K: 1.5e-6
-    default: 2e-6
+    case .q4_1, .q5_1, .q4_K, .q5_K, .q2_K: 2e-6
+    default: 1e-6
     }
   }
 }

@@ -12,15 +12,19 @@ extension ElementType {
     case .q4_0, .q5_0, .q8_0: [0]
     case .q4_1, .q5_1, .q4_K, .q5_K: [0, 2]
     case .q6_K: [208]
+    case .q2_K: [80, 82]
+    case .q3_K: [108]
+    case .iq4_NL, .iq4_XS, .iq2_XXS, .iq2_XS, .iq2_S, .iq3_XXS, .iq3_S, .iq1_S: [0]
     default: []
     }
   }
 
-  /// The bytes before a block's quants in formats with a minimum; nil in those without.
-  var headerByteCount: Int? {
+  /// A block's quants in formats with a minimum; nil in those without.
+  var minimumQuants: Range<Int>? {
     switch self {
-    case .q4_1, .q5_1: 4
-    case .q4_K, .q5_K: 16
+    case .q4_1, .q5_1: 4..<blockByteCount
+    case .q4_K, .q5_K: 16..<blockByteCount
+    case .q2_K: 16..<80
     default: nil
     }
   }
@@ -33,6 +37,23 @@ extension ElementType {
     case .q5_0: (2..<22, 0)
     case .q8_0: (2..<34, 0x80)
     case .q6_K: (0..<192, 0)
+    case .q3_K: (0..<96, 0)
+    case .q8_K: (4..<260, 0x80)
+    case .iq4_NL: (2..<18, 0)
+    case .iq4_XS: (8..<136, 0)
+    case .mxfp4: (1..<17, 0xff)
+    default: nil
+    }
+  }
+
+  /// The largest ratio of the offset to a quant, in the formats that have no quant of zero and whose
+  /// quants are not apart from their scales.
+  var offsetRatio: Float? {
+    switch self {
+    case .iq2_XXS, .iq2_XS, .iq2_S: 43.0 / 8
+    case .iq3_XXS: 62.0 / 4
+    case .iq3_S: 15
+    case .iq1_S, .iq1_M: 9
     default: nil
     }
   }
@@ -85,6 +106,7 @@ struct WeightSample {
         let half = Float16(Float.random(in: -1...1, using: &generator))
         store(payload == .zeroScales ? 0 : half.bitPattern, at: block + offset)
       }
+      fillOtherScales(block: block, payload, using: &generator)
     }
   }
 
@@ -93,9 +115,9 @@ struct WeightSample {
 
   /// |scale * q| + |minimum| of each value: what rounding errors are relative to.
   var magnitudes: [Float] {
-    guard let header = type.headerByteCount else { return values.map(abs) }
+    guard let quants = type.minimumQuants else { return values.map(abs) }
     var withoutQuants = bytes
-    for i in bytes.indices where i % type.blockByteCount >= header { withoutQuants[i] = 0 }
+    for i in bytes.indices where quants.contains(i % type.blockByteCount) { withoutQuants[i] = 0 }
     let minimums = Self.dequantized(type, withoutQuants, count: rows * columns)
     return zip(values, minimums).map { abs($0 - $1) + abs($1) }
   }
@@ -103,7 +125,9 @@ struct WeightSample {
   /// What the rounding errors of `method` are relative to: the packed one counts quants from the
   /// smallest, so that formats with an offset have a minimum there.
   func magnitudes(of method: ProductMethod) -> [Float] {
-    guard method == .packed, let quants = type.offsetQuants else { return magnitudes }
+    guard method == .packed else { return magnitudes }
+    if let ratio = type.offsetRatio { return magnitudes.map { $0 * (1 + ratio) } }
+    guard let quants = type.offsetQuants else { return magnitudes }
     var smallest = bytes
     for i in bytes.indices where quants.range.contains(i % type.blockByteCount) {
       smallest[i] = quants.smallest
@@ -120,6 +144,28 @@ struct WeightSample {
         Kernels(set: .portable).dequantize(
           type: type, blocks: $0.baseAddress!, count: count, into: buffer.baseAddress!)
       }
+    }
+  }
+
+  /// The scales that are not halves: MXFP4's exponent, Q8_K's float, IQ1_M's half in four parts.
+  private mutating func fillOtherScales(
+    block: Int, _ payload: Payload, using generator: inout SeededGenerator
+  ) {
+    let isZero = payload == .zeroScales
+    let value = isZero ? 0 : Float.random(in: -1...1, using: &generator)
+    switch type {
+    // It has no zero, and the smallest would make sums subnormal.
+    case .mxfp4: bytes[block] = isZero ? 32 : .random(in: 118...128, using: &generator)
+    case .q8_K:
+      store(UInt16(truncatingIfNeeded: value.bitPattern), at: block)
+      store(UInt16(value.bitPattern >> 16), at: block + 2)
+    case .iq1_M:
+      let half = Float16(value).bitPattern
+      for part in 0..<4 {
+        let at = block + 49 + 2 * part
+        bytes[at] = bytes[at] & 0x0f | UInt8(truncatingIfNeeded: half >> (4 * part)) << 4
+      }
+    default: break
     }
   }
 

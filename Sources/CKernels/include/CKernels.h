@@ -7,7 +7,7 @@
 typedef enum __attribute__((enum_extensibility(closed))) : uint32_t {
   /// Plain C, on any processor: the reference the other sets are tested against.
   CKernelsPortable = 0,
-  /// AVX2, FMA and F16C.
+  /// AVX2, FMA, F16C and BMI2.
   CKernelsAVX2 = 1,
   /// AVX-512 F, BW, VL, DQ and VNNI, on top of the above.
   CKernelsAVX512 = 2,
@@ -17,7 +17,8 @@ typedef enum __attribute__((enum_extensibility(closed))) : uint32_t {
 ckernels_set ckernels_best_set(void);
 
 /// Whether the kernels take weights of GGML type id `type`:
-/// F32 0, F16 1, Q4_0 2, Q4_1 3, Q5_0 6, Q5_1 7, Q8_0 8, Q4_K 12, Q5_K 13, Q6_K 14, BF16 30.
+/// F32 0, F16 1, Q4_0 2, Q4_1 3, Q5_0 6, Q5_1 7, Q8_0 8, Q2_K 10 to Q8_K 15, the IQ formats 16 to 23 and 29,
+/// BF16 30, MXFP4 39.
 bool ckernels_supports(uint32_t type);
 
 /// Bytes of one activation row for weights of `type`, a multiple of 64; 0 if `type` is unsupported.

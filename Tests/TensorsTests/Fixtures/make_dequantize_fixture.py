@@ -16,7 +16,9 @@ SEED = 20240611
 # Offsets of the half-precision fields of each block type.
 HALVES = {
     T.F32: [], T.F16: [0], T.BF16: [], T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2],
-    T.Q8_0: [0], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
+    T.Q8_0: [0], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208], T.Q2_K: [80, 82], T.Q3_K: [108],
+    T.Q8_K: [], T.IQ4_NL: [0], T.IQ4_XS: [0], T.MXFP4: [], T.IQ2_XXS: [0], T.IQ2_XS: [0], T.IQ2_S: [0],
+    T.IQ3_XXS: [0], T.IQ3_S: [0], T.IQ1_S: [0], T.IQ1_M: [],
 }
 VALUE_COUNT = 4096
 
@@ -35,7 +37,20 @@ def blocks_of(rng, element_type):
     if element_type in (T.F32, T.BF16):
         # The same for the top byte of a float: 0x7F and 0xFF lead to exponents of all ones.
         blocks[:, -1] &= 0xBF
+    if element_type == T.MXFP4:
+        blocks[:, 0] %= 252  # 12 times more would be an infinity
+    if element_type == T.Q8_K:
+        blocks[:, 3] &= 0xBF
+    if element_type == T.IQ1_M:
+        blocks[:, 55] &= 0xBF  # the upper bits of its half
     return blocks
+
+
+def values_of(blocks, element_type):
+    if element_type == T.Q8_K:  # which gguf does not expand: d * q
+        d = blocks[:, :4].copy().view("<f4")
+        return d * blocks[:, 4:260].view(np.int8).astype(np.float32)
+    return dequantize(blocks.reshape(1, -1), element_type)
 
 
 def main():
@@ -43,7 +58,7 @@ def main():
     with open("dequantize.bin", "wb") as file:
         for element_type in HALVES:
             blocks = blocks_of(rng, element_type)
-            values = dequantize(blocks.reshape(1, -1), element_type).astype("<f4").ravel()
+            values = values_of(blocks, element_type).astype("<f4").ravel()
             assert values.size == VALUE_COUNT and np.isfinite(values).all()
             file.write(struct.pack("<III", element_type.value, values.size, blocks.size))
             file.write(blocks.tobytes() + values.tobytes())
