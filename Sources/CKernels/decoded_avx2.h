@@ -12,6 +12,10 @@
 
 // MARK: - Values
 
+ALWAYS_INLINE uint64_t load_u64(const void *p) {
+  return load_u32(p) | (uint64_t)load_u32((const uint8_t *)p + 4) << 32;
+}
+
 ALWAYS_INLINE __m256i look_up_16(const int8_t *table, __m256i indices) {
   const __m128i entries = _mm_loadu_si128((const __m128i *)table);
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), indices);
@@ -33,24 +37,14 @@ ALWAYS_INLINE __m256i decoded_nibbles(const uint8_t *p) {
   return _mm256_and_si256(shifted, _mm256_set1_epi8(15));
 }
 
-/// The values of 4 grid points of 8.
-ALWAYS_INLINE __m256i points_of_8(
-    const int8_t *table, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
-  const uint64_t bits = 0x0303030303030303;
-  return look_up_4(
-      table, _mm256_setr_epi64x(
-                 (long long)_pdep_u64(a, bits), (long long)_pdep_u64(b, bits),
-                 (long long)_pdep_u64(c, bits), (long long)_pdep_u64(d, bits)));
+/// The bits of a grid point of 8 values, spread to bytes.
+ALWAYS_INLINE long long point_of_8(const uint16_t *grid, uint32_t point) {
+  return (long long)_pdep_u64(grid[point], 0x0303030303030303);
 }
 
-/// The values of 8 grid points of 4.
-ALWAYS_INLINE __m256i points_of_4(const int8_t *table, const uint16_t *codes) {
-  const uint64_t bits = 0x0707070707070707;
-  long long spread[4];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++)
-    spread[i] = (long long)_pdep_u64(codes[2 * i] | (uint32_t)codes[2 * i + 1] << 12, bits);
-  return look_up_8(table, _mm256_setr_epi64x(spread[0], spread[1], spread[2], spread[3]));
+/// The same of two grid points of 4 values.
+ALWAYS_INLINE long long points_of_4(const uint16_t *grid, uint32_t first, uint32_t second) {
+  return (long long)_pdep_u64(grid[first] | (uint32_t)grid[second] << 12, 0x0707070707070707);
 }
 
 /// Changes the sign of the values whose bit is set.
@@ -85,78 +79,88 @@ ALWAYS_INLINE __m256i q3_k_values(const block_q3_k *block, int g) {
       two_bits(block->qs, g), _mm256_and_si256(isClear, _mm256_set1_epi8(4)));
 }
 
-ALWAYS_INLINE __m256i iq2_xs_values(const block_iq2_xs *block, int g) {
-  uint32_t codes[4], signs = 0;
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++) {
-    const uint32_t point = block->points[4 * g + i];
-    codes[i] = ckernels_grid_iq2_xs[point & 511];
-    signs |= point >> 9 << 7 * i;
-  }
-  return with_signs(
-      points_of_8(iq2_levels, codes[0], codes[1], codes[2], codes[3]), even_signs_of_4(signs));
-}
-
-ALWAYS_INLINE __m256i iq2_s_values(const block_iq2_s *block, int g) {
-  uint32_t codes[4];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++)
-    codes[i] =
-        ckernels_grid_iq2_s[block->points[4 * g + i] | (block->high[g] >> 2 * i & 3u) << 8];
-  return with_signs(
-      points_of_8(iq2_levels, codes[0], codes[1], codes[2], codes[3]),
-      load_u32(block->signs + 4 * g));
-}
-
 ALWAYS_INLINE __m256i iq2_xxs_values(const block_iq2_xxs *block, int g) {
   const uint16_t *grid = ckernels_grid_iq2_xxs;
   const uint8_t *points = block->groups[g].points;
+  const __m256i indices = _mm256_setr_epi64x(
+      point_of_8(grid, points[0]), point_of_8(grid, points[1]), point_of_8(grid, points[2]),
+      point_of_8(grid, points[3]));
   return with_signs(
-      points_of_8(iq2_levels, grid[points[0]], grid[points[1]], grid[points[2]], grid[points[3]]),
-      even_signs_of_4(block->groups[g].signs));
+      look_up_4(iq2_levels, indices), even_signs_of_4(block->groups[g].signs));
+}
+
+ALWAYS_INLINE __m256i iq2_xs_values(const block_iq2_xs *block, int g) {
+  const uint16_t *grid = ckernels_grid_iq2_xs;
+  const uint64_t points = load_u64((const uint8_t *)block + 2 + 8 * g);
+  const __m256i indices = _mm256_setr_epi64x(
+      point_of_8(grid, points & 511), point_of_8(grid, points >> 16 & 511),
+      point_of_8(grid, points >> 32 & 511), point_of_8(grid, points >> 48 & 511));
+  const uint64_t signs = _pext_u64(points, 0xfe00fe00fe00fe00);
+  return with_signs(look_up_4(iq2_levels, indices), even_signs_of_4((uint32_t)signs));
+}
+
+ALWAYS_INLINE __m256i iq2_s_values(const block_iq2_s *block, int g) {
+  const uint16_t *grid = ckernels_grid_iq2_s;
+  const uint8_t *points = block->points + 4 * g;
+  const uint32_t high = block->high[g];
+  const __m256i indices = _mm256_setr_epi64x(
+      point_of_8(grid, points[0] | (high << 8 & 0x300)),
+      point_of_8(grid, points[1] | (high << 6 & 0x300)),
+      point_of_8(grid, points[2] | (high << 4 & 0x300)),
+      point_of_8(grid, points[3] | (high << 2 & 0x300)));
+  return with_signs(look_up_4(iq2_levels, indices), load_u32(block->signs + 4 * g));
 }
 
 ALWAYS_INLINE __m256i iq3_xxs_values(const block_iq3_xxs *block, int g) {
-  uint16_t codes[8];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 8; i++) codes[i] = ckernels_grid_iq3_xxs[block->points[8 * g + i]];
-  return with_signs(
-      points_of_4(iq3_xxs_levels, codes), even_signs_of_4(block->signs[g]));
+  const uint16_t *grid = ckernels_grid_iq3_xxs;
+  const uint8_t *points = block->points + 8 * g;
+  const __m256i indices = _mm256_setr_epi64x(
+      points_of_4(grid, points[0], points[1]), points_of_4(grid, points[2], points[3]),
+      points_of_4(grid, points[4], points[5]), points_of_4(grid, points[6], points[7]));
+  return with_signs(look_up_8(iq3_xxs_levels, indices), even_signs_of_4(block->signs[g]));
 }
 
 ALWAYS_INLINE __m256i iq3_s_values(const block_iq3_s *block, int g) {
-  uint16_t codes[8];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 8; i++)
-    codes[i] = ckernels_grid_iq3_s[block->points[8 * g + i] | (block->high[g] >> i & 1u) << 8];
-  return with_signs(points_of_4(iq3_s_levels, codes), load_u32(block->signs + 4 * g));
+  const uint16_t *grid = ckernels_grid_iq3_s;
+  const uint8_t *points = block->points + 8 * g;
+  const uint32_t high = block->high[g];
+  const __m256i indices = _mm256_setr_epi64x(
+      points_of_4(grid, points[0] | (high << 8 & 256), points[1] | (high << 7 & 256)),
+      points_of_4(grid, points[2] | (high << 6 & 256), points[3] | (high << 5 & 256)),
+      points_of_4(grid, points[4] | (high << 4 & 256), points[5] | (high << 3 & 256)),
+      points_of_4(grid, points[6] | (high << 2 & 256), points[7] | (high << 1 & 256)));
+  return with_signs(look_up_8(iq3_s_levels, indices), load_u32(block->signs + 4 * g));
 }
 
 ALWAYS_INLINE __m256i iq1_s_values(const block_iq1_s *block, int g) {
+  const uint16_t *grid = ckernels_grid_iq1;
+  const uint8_t *points = block->points + 4 * g;
   const uint32_t high = block->high[g];
-  uint32_t codes[4];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++)
-    codes[i] = ckernels_grid_iq1[block->points[4 * g + i] | (high >> 3 * i & 7) << 8];
+  const __m256i indices = _mm256_setr_epi64x(
+      point_of_8(grid, points[0] | (high << 8 & 0x700)),
+      point_of_8(grid, points[1] | (high << 5 & 0x700)),
+      point_of_8(grid, points[2] | (high << 2 & 0x700)),
+      point_of_8(grid, points[3] | (high >> 1 & 0x700)));
   return _mm256_add_epi8(
-      points_of_8(iq1_levels, codes[0], codes[1], codes[2], codes[3]),
-      _mm256_set1_epi8(high & 0x8000 ? -1 : 1));
+      look_up_4(iq1_levels, indices), _mm256_set1_epi8(high & 0x8000 ? -1 : 1));
 }
 
 ALWAYS_INLINE __m256i iq1_m_values(const block_iq1_m *block, int g) {
+  const uint16_t *grid = ckernels_grid_iq1;
+  const uint8_t *points = block->points + 4 * g;
   const uint32_t high = load_u16(block->high + 2 * g);
-  uint32_t codes[4];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++)
-    codes[i] = ckernels_grid_iq1[block->points[4 * g + i] | (high >> 4 * i & 7) << 8];
-  // The topmost bit of each nibble, as 0 or -2 for each of 8 values, and 1.
+  const __m256i indices = _mm256_setr_epi64x(
+      point_of_8(grid, points[0] | (high << 8 & 0x700)),
+      point_of_8(grid, points[1] | (high << 4 & 0x700)),
+      point_of_8(grid, points[2] | (high & 0x700)),
+      point_of_8(grid, points[3] | (high >> 4 & 0x700)));
+  // The topmost bit of each nibble, as 1 or -1 for each of 8 values.
   const __m256i bits = _mm256_and_si256(
       _mm256_set1_epi64x((long long)high), _mm256_setr_epi64x(8, 8 << 4, 8 << 8, 8 << 12));
   const __m256i isPositive = _mm256_cmpeq_epi64(bits, _mm256_setzero_si256());
-  const __m256i delta = _mm256_sub_epi8(
-      _mm256_set1_epi8(-1), _mm256_add_epi8(isPositive, isPositive));
-  return _mm256_add_epi8(
-      points_of_8(iq1_levels, codes[0], codes[1], codes[2], codes[3]), delta);
+  const __m256i delta =
+      _mm256_sub_epi8(_mm256_set1_epi8(-1), _mm256_add_epi8(isPositive, isPositive));
+  return _mm256_add_epi8(look_up_4(iq1_levels, indices), delta);
 }
 
 /// The 32 integers of group `g`, signed.
@@ -202,10 +206,6 @@ ALWAYS_INLINE void split_bytes(uint64_t low, uint64_t high, __m256 out[2]) {
   const __m128i sorted = _mm_shuffle_epi8(bytes, order);
   out[0] = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(sorted));
   out[1] = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(sorted, 8)));
-}
-
-ALWAYS_INLINE uint64_t load_u64(const void *p) {
-  return load_u32(p) | (uint64_t)load_u32((const uint8_t *)p + 4) << 32;
 }
 
 ALWAYS_INLINE void q2_k_scales(const block_q2_k *block, __m256 scale[2], __m256 minimum[2]) {

@@ -118,32 +118,41 @@ void ckernels_softmax(ckernels_set set, float *x, size_t n) {
   DISPATCH(set, softmax, x, n)
 }
 
+void ckernels_clamped_swiglu(
+    ckernels_set set, const float *gate, const float *up, float *out, size_t n, float alpha,
+    float limit) {
+  DISPATCH(set, clamped_swiglu, gate, up, out, n, alpha, limit)
+}
+
 void ckernels_attention(
-    ckernels_set set, bool half, const float *q, const void *k, const void *v, size_t positions,
-    size_t dimension, float scale, float *scores, float *out) {
-  if (half) {
-    DISPATCH(set, attention_half, q, k, v, positions, dimension, scale, scores, out)
+    ckernels_set set, const ckernels_attention_head *head, const float *q, size_t positions,
+    float *scores, float *out) {
+  if (head->half) {
+    DISPATCH(set, attention_half, head, q, positions, scores, out)
   } else {
-    DISPATCH(set, attention_float, q, k, v, positions, dimension, scale, scores, out)
+    DISPATCH(set, attention_float, head, q, positions, scores, out)
   }
 }
 
 void ckernels_attention_block(
-    ckernels_set set, bool half, const float *const *q, const void *k, const void *v,
-    size_t positions_before, size_t tokens, size_t dimension, float scale, float *scores,
-    float *const *outs) {
+    ckernels_set set, const ckernels_attention_head *head, const float *const *q,
+    size_t positions_before, size_t tokens, float *scores, float *const *outs) {
   if (tokens > CKernelsAttentionBlockTokens) __builtin_trap();
-  const attention_task task = {
-      q, k, v, positions_before, tokens, dimension, scale, scores, outs};
   switch (set) {
 #if defined(__x86_64__)
-    case CKernelsAVX512: ckernels_packed_avx512_attention(half, &task); return;
-    case CKernelsAVX2: ckernels_packed_avx2_attention(half, &task); return;
+    case CKernelsAVX512:
+    case CKernelsAVX2: {
+      const attention_task task = {head, q, positions_before, tokens, scores, outs};
+      if (set == CKernelsAVX512)
+        ckernels_packed_avx512_attention(&task);
+      else
+        ckernels_packed_avx2_attention(&task);
+      return;
+    }
 #endif
     default:
       for (size_t t = 0; t < tokens; t++)
-        ckernels_attention(
-            set, half, q[t], k, v, positions_before + t + 1, dimension, scale, scores, outs[t]);
+        ckernels_attention(set, head, q[t], positions_before + t + 1, scores, outs[t]);
   }
 }
 

@@ -62,6 +62,33 @@ static void SET(silu_multiply)(const float *gate, const float *up, float *out, s
   }
 }
 
+/// x, or `limit` where x is larger; NaN stays NaN.
+ALWAYS_INLINE lanes SET(at_most)(lanes x, float limit) {
+  const lanes limits = (lanes){} + limit;
+  const integers larger = x > limits;
+  return (lanes)(((integers)limits & larger) | ((integers)x & ~larger));
+}
+
+ALWAYS_INLINE lanes SET(clamped_swiglu16)(lanes gate, lanes up, float alpha, float limit) {
+  const lanes g = SET(at_most)(gate, limit);
+  const lanes u = -SET(at_most)(-SET(at_most)(up, limit), limit);
+  return (u + 1.0f) * (g / (SET(exp16)(g * -alpha) + 1.0f));
+}
+
+static void SET(clamped_swiglu)(
+    const float *gate, const float *up, float *out, size_t n, float alpha, float limit) {
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    store16(out + i, SET(clamped_swiglu16)(load16(gate + i), load16(up + i), alpha, limit));
+  if (i < n) {
+    float g[16] = {0}, u[16] = {0}, o[16];
+    memcpy(g, gate + i, (n - i) * sizeof(float));
+    memcpy(u, up + i, (n - i) * sizeof(float));
+    store16(o, SET(clamped_swiglu16)(load16(g), load16(u), alpha, limit));
+    memcpy(out + i, o, (n - i) * sizeof(float));
+  }
+}
+
 static void SET(softmax)(float *x, size_t n) {
   float maximum = x[0];
   for (size_t i = 1; i < n; i++) maximum = x[i] > maximum ? x[i] : maximum;
@@ -103,25 +130,29 @@ ALWAYS_INLINE float SET(load_cache_one)(const void *base, size_t index, bool hal
 }
 
 ALWAYS_INLINE void SET(attend)(
-    const float *q, const void *k, const void *v, bool half, size_t positions, size_t dimension,
-    float scale, float *scores, float *out) {
-  const size_t vectored = dimension & ~(size_t)15;
-  for (size_t p = 0; p < positions; p++) {
-    const size_t row = p * dimension;
+    const ckernels_attention_head *head, bool half, const float *q, size_t positions,
+    float *scores, float *out) {
+  const size_t first = first_seen(head, positions), seen = positions - first;
+  const size_t vectored = head->dimension & ~(size_t)15;
+  for (size_t p = 0; p < seen; p++) {
+    const size_t row = (first + p) * head->k_stride;
     lanes sums = {};
     for (size_t d = 0; d < vectored; d += 16)
-      sums += load16(q + d) * SET(load_cache)(k, row + d, half);
+      sums += load16(q + d) * SET(load_cache)(head->k, row + d, half);
     float score = SET(sum16)(sums);
-    for (size_t d = vectored; d < dimension; d++)
-      score += q[d] * SET(load_cache_one)(k, row + d, half);
-    scores[p] = score * scale;
+    for (size_t d = vectored; d < head->dimension; d++)
+      score += q[d] * SET(load_cache_one)(head->k, row + d, half);
+    scores[p] = score * head->scale;
   }
-  SET(softmax)(scores, positions);
+  if (head->has_sink) scores[seen] = head->sink;
+  SET(softmax)(scores, seen + head->has_sink);
+  const void *v = head->v;
+  const size_t stride = head->v_stride, start = first * stride, dimension = head->value_dimension;
   size_t d = 0;
   for (; d + 64 <= dimension; d += 64) {
     lanes a0 = {}, a1 = {}, a2 = {}, a3 = {};
-    for (size_t p = 0; p < positions; p++) {
-      const size_t at = p * dimension + d;
+    for (size_t p = 0; p < seen; p++) {
+      const size_t at = start + p * stride + d;
       const lanes weight = (lanes){} + scores[p];
       a0 += weight * SET(load_cache)(v, at, half);
       a1 += weight * SET(load_cache)(v, at + 16, half);
@@ -135,26 +166,26 @@ ALWAYS_INLINE void SET(attend)(
   }
   for (; d + 16 <= dimension; d += 16) {
     lanes sum = {};
-    for (size_t p = 0; p < positions; p++)
-      sum += SET(load_cache)(v, p * dimension + d, half) * scores[p];
+    for (size_t p = 0; p < seen; p++)
+      sum += SET(load_cache)(v, start + p * stride + d, half) * scores[p];
     store16(out + d, sum);
   }
   for (; d < dimension; d++) {
     float sum = 0;
-    for (size_t p = 0; p < positions; p++)
-      sum += SET(load_cache_one)(v, p * dimension + d, half) * scores[p];
+    for (size_t p = 0; p < seen; p++)
+      sum += SET(load_cache_one)(v, start + p * stride + d, half) * scores[p];
     out[d] = sum;
   }
 }
 
 static void SET(attention_half)(
-    const float *q, const void *k, const void *v, size_t positions, size_t dimension, float scale,
-    float *scores, float *out) {
-  SET(attend)(q, k, v, true, positions, dimension, scale, scores, out);
+    const ckernels_attention_head *head, const float *q, size_t positions, float *scores,
+    float *out) {
+  SET(attend)(head, true, q, positions, scores, out);
 }
 
 static void SET(attention_float)(
-    const float *q, const void *k, const void *v, size_t positions, size_t dimension, float scale,
-    float *scores, float *out) {
-  SET(attend)(q, k, v, false, positions, dimension, scale, scores, out);
+    const ckernels_attention_head *head, const float *q, size_t positions, float *scores,
+    float *out) {
+  SET(attend)(head, false, q, positions, scores, out);
 }

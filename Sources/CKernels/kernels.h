@@ -13,20 +13,27 @@ typedef struct {
   const void *const *acts;
   float *const *outs;
   size_t tokens;
+  /// Values from one row of packed float weights (of a matrix stored column after column, from one column)
+  /// to the next; 0: they touch.
+  size_t stride;
 } matmul_task;
 
 /// Attention of a block of tokens; `ckernels_attention_block` has the meaning of the parameters.
 typedef struct {
+  const ckernels_attention_head *head;
   const float *const *q;
-  const void *k, *v;
-  size_t positions_before, tokens, dimension;
-  float scale;
+  size_t positions_before, tokens;
   float *scores;
   float *const *outs;
 } attention_task;
 
-HIDDEN void ckernels_packed_avx2_attention(bool half, const attention_task *task);
-HIDDEN void ckernels_packed_avx512_attention(bool half, const attention_task *task);
+/// The first position that a token sees which is the last of `positions`.
+static inline size_t first_seen(const ckernels_attention_head *head, size_t positions) {
+  return head->window && positions > head->window ? positions - head->window : 0;
+}
+
+HIDDEN void ckernels_packed_avx2_attention(const attention_task *task);
+HIDDEN void ckernels_packed_avx512_attention(const attention_task *task);
 
 typedef void (*matmul_function)(const matmul_task *task);
 

@@ -153,8 +153,9 @@ ALWAYS_INLINE void pack_columns(
     uint32_t type, const matmul_task *task, size_t row, size_t begin, size_t end,
     packed_slice *slice) {
   const size_t size = type == TYPE_F32 ? 4 : 2, rows = task->row_end;
+  const size_t stride = task->stride ? task->stride : rows;
   for (size_t column = begin; column < end; column++) {
-    const uint8_t *values = task->weights + (column * rows + row) * size;
+    const uint8_t *values = task->weights + (column * stride + row) * size;
     uint8_t padded[PANEL_ROWS * 4] = {};
     if (rows - row < PANEL_ROWS) values = memcpy(padded, values, (rows - row) * size);
     float *out = slice->floats[column - begin];
@@ -167,7 +168,8 @@ ALWAYS_INLINE void pack_columns(
 ALWAYS_INLINE void pack_slice(
     uint32_t type, const matmul_task *task, size_t row, size_t begin, size_t end,
     packed_slice *slice) {
-  const size_t row_bytes = is_float(type) ? task->columns * (type == TYPE_F32 ? 4 : 2)
+  const size_t stride = task->stride ? task->stride : task->columns;
+  const size_t row_bytes = is_float(type) ? stride * (type == TYPE_F32 ? 4 : 2)
                                           : task->columns / 32 * superblock_bytes(type) / 8;
   const uint8_t *p[PANEL_ROWS];
   for (size_t r = 0; r < PANEL_ROWS; r++) {
@@ -307,29 +309,39 @@ DEFINE(TYPE_IQ1_M, iq1_m)
 // MARK: - Attention
 
 /// Attention of one head for a block of tokens; `ckernels_attention_block` has the meaning of the
-/// task. Positions that a token does not see get weight zero.
+/// task. Positions that a token does not see get weight zero; those that none sees are left out, a
+/// multiple of a slice, so that sums are taken in the same order whichever tokens share a block.
 ALWAYS_INLINE void attend(uint32_t type, const attention_task *task) {
-  const size_t positions = task->positions_before + task->tokens;
+  const ckernels_attention_head *head = task->head;
+  const size_t size = type == TYPE_F32 ? 4 : 2, slice = slice_columns(type);
+  const size_t base = first_seen(head, task->positions_before + 1) / slice * slice;
+  const size_t positions = task->positions_before + task->tokens - base;
   float *scores[CKernelsAttentionBlockTokens];
-  for (size_t t = 0; t < task->tokens; t++) scores[t] = task->scores + t * positions;
+  for (size_t t = 0; t < task->tokens; t++) scores[t] = task->scores + t * (positions + 1);
   const matmul_task products = {
-      .weights = task->k, .columns = task->dimension, .row_end = positions,
+      .weights = (const uint8_t *)head->k + base * head->k_stride * size,
+      .columns = head->dimension, .row_end = positions, .stride = head->k_stride,
       .acts = (const void *const *)task->q, .outs = scores, .tokens = task->tokens};
   matmul(type, false, &products);
   for (size_t t = 0; t < task->tokens; t++) {
-    const size_t seen = task->positions_before + t + 1;
-    for (size_t p = 0; p < seen; p++) scores[t][p] *= task->scale;
-    ckernels_softmax(KERNEL_SET, scores[t], seen);
-    for (size_t p = seen; p < positions; p++) scores[t][p] = 0;
+    const size_t all = task->positions_before + t + 1;
+    const size_t begin = first_seen(head, all) - base, end = all - base;
+    for (size_t p = begin; p < end; p++) scores[t][p] *= head->scale;
+    // The place after a token's last score is free.
+    if (head->has_sink) scores[t][end] = head->sink;
+    ckernels_softmax(KERNEL_SET, scores[t] + begin, end - begin + head->has_sink);
+    for (size_t p = 0; p < begin; p++) scores[t][p] = 0;
+    for (size_t p = end; p < positions; p++) scores[t][p] = 0;
   }
   const matmul_task mix = {
-      .weights = task->v, .columns = positions, .row_end = task->dimension,
+      .weights = (const uint8_t *)head->v + base * head->v_stride * size,
+      .columns = positions, .row_end = head->value_dimension, .stride = head->v_stride,
       .acts = (const void *const *)scores, .outs = task->outs, .tokens = task->tokens};
   matmul(type, true, &mix);
 }
 
-void SYMBOL(attention)(bool half, const attention_task *task) {
-  if (half)
+void SYMBOL(attention)(const attention_task *task) {
+  if (task->head->half)
     attend(TYPE_F16, task);
   else
     attend(TYPE_F32, task);

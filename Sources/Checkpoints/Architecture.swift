@@ -1,3 +1,5 @@
+package import Tensors
+
 /// The architectures that can be run, by the names that GGUF has for them. All are decoders whose layers
 /// have attention with grouped heads and rotary positions, then a mixture of experts; the first layers of
 /// some have one network for all tokens instead.
@@ -16,6 +18,8 @@ package enum Architecture: String, CaseIterable, Sendable {
   case glm4moe
   /// ERNIE 4.5.
   case ernie = "ernie4_5-moe"
+  /// gpt-oss (arXiv 2508.10925).
+  case gptOSS = "gpt-oss"
 }
 
 /// What the RMS norm of queries and keys runs over.
@@ -72,6 +76,16 @@ package struct ArchitectureTraits: Sendable {
   package private(set) var gatesSharedExpert = false
   /// Whether blocks after the last layer may predict further tokens; they are not used.
   package private(set) var mayPredictFurther = false
+  /// Whether the output projection of attention, the router and the experts have biases.
+  package private(set) var hasOtherBiases = false
+  /// Whether each head has a score without a value, which takes its share of the softmax.
+  package private(set) var hasSinks = false
+  /// Whether every other layer, from the first on, sees a window of positions only.
+  package private(set) var alternatesWindow = false
+  /// What gate and up products become.
+  package private(set) var activation = GatedActivation.silu
+  /// Whether the borders of YaRN's ramp are rounded to whole pairs.
+  package private(set) var roundsRamp = true
   /// Whether embedding, residuals, attention and logits are scaled by numbers of the metadata.
   package private(set) var isScaled = false
 
@@ -102,6 +116,12 @@ package struct ArchitectureTraits: Sendable {
       rotaryPairs = .neighbours
       router.hasCorrection = true
       mayBeginDense = true
+    case .gptOSS:
+      (hasProjectionBias, hasOtherBiases) = (true, true)
+      (hasSinks, alternatesWindow) = (true, true)
+      activation = .clamped(alpha: 1.702, limit: 7)
+      feedForwardNorm = "post_attention_norm"
+      roundsRamp = false
     }
   }
 }

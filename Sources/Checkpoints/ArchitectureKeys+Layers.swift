@@ -31,7 +31,7 @@ extension ArchitectureKeys {
     let key = "expert_feed_forward_length"
     if let own = try countIfPresent(key, maximum: 1 << 24) { return own }
     switch architecture {
-    case .olmoe, .mixtral, .granitemoe:
+    case .olmoe, .mixtral, .granitemoe, .gptOSS:
       // Their converters state the experts' size as that of the layer.
       return try count("feed_forward_length", maximum: 1 << 24)
     case .qwen2moe:
@@ -48,7 +48,7 @@ extension ArchitectureKeys {
   ) throws(CheckpointError) -> Int {
     let (countKey, sizeKey) = ("expert_shared_count", "expert_shared_feed_forward_length")
     switch architecture {
-    case .olmoe, .qwen3moe, .mixtral:
+    case .olmoe, .qwen3moe, .mixtral, .gptOSS:
       try expect(countKey, integer: 0)
       try expect(sizeKey, integer: 0)
       return 0
@@ -73,9 +73,12 @@ extension ArchitectureKeys {
     _ traits: ArchitectureTraits, firstExpertLayer: Int, _ checkpoint: Checkpoint
   ) throws(CheckpointError) -> RouterRule {
     var rule = traits.router
-    // 0 is "not stated", 1 softmax, 2 sigmoid (`llama_expert_gating_func_type`).
+    // 0 is "not stated", 1 softmax, 2 sigmoid, 3 softmax of the chosen experts' scores, which is softmax with
+    // weights divided by their sum (`llama_expert_gating_func_type`).
     let (gating, expected) = ("expert_gating_func", rule.gating == .softmax ? 1 : 2)
-    if let found = try source.integerIfPresent(name(gating)), found != 0, found != expected {
+    if let found = try source.integerIfPresent(name(gating)), found != 0, found != expected,
+      found != 3 || expected != 1 || !rule.normalizesTopK
+    {
       throw invalid(
         gating, "\(found)",
         "\(expected) (\(rule.gating)), as nothing else is supported")
@@ -95,6 +98,12 @@ extension ArchitectureKeys {
     }
     rule.scale = found
     return rule
+  }
+
+  /// The positions that layers with a window see.
+  func window(_ traits: ArchitectureTraits) throws(CheckpointError) -> Int? {
+    guard traits.alternatesWindow else { return nil }
+    return try count("attention.sliding_window", maximum: 1 << 30)
   }
 
   /// The first values of a head, which are rotated.

@@ -65,7 +65,7 @@ struct ArchitectureKeys {
   ///
   /// A file may state such a feature though converters do not; ignoring it would give wrong output.
   func refuseUnsupportedFeatures(_ traits: ArchitectureTraits) throws(CheckpointError) {
-    try expect("attention.sliding_window", integer: 0)
+    if !traits.alternatesWindow { try expect("attention.sliding_window", integer: 0) }
     if !traits.mayBeginDense { try expect("leading_dense_block_count", integer: 0) }
     if !traits.mayPredictFurther { try expect("nextn_predict_layers", integer: 0) }
     try expect("interleave_moe_layer_step", integer: 1)
@@ -78,7 +78,9 @@ struct ArchitectureKeys {
   }
 
   /// Reads `rope.scaling.*`, with the defaults of llama.cpp.
-  func ropeScaling(contextLength: Int) throws(CheckpointError) -> RopeScaling {
+  func ropeScaling(
+    contextLength: Int, _ traits: ArchitectureTraits
+  ) throws(CheckpointError) -> RopeScaling {
     let typeKey = "rope.scaling.type"
     let factorKey = "rope.scaling.factor"
     let type = try source.stringIfPresent(name(typeKey))
@@ -100,13 +102,15 @@ struct ArchitectureKeys {
       guard let factor else {
         throw .missingKey(path: source.path, key: name(factorKey), expected: "float")
       }
-      return .yarn(try yarn(factor: factor, contextLength: contextLength))
+      return .yarn(try yarn(factor: factor, contextLength: contextLength, traits))
     case .some(let other):
       throw invalid(typeKey, "'\(other)'", "'none', 'linear' or 'yarn'")
     }
   }
 
-  private func yarn(factor: Float, contextLength: Int) throws(CheckpointError) -> YarnScaling {
+  private func yarn(
+    factor: Float, contextLength: Int, _ traits: ArchitectureTraits
+  ) throws(CheckpointError) -> YarnScaling {
     let multiplier = "rope.scaling.yarn_log_multiplier"
     if let found = try source.floatIfPresent(name(multiplier)), found != 0 {
       throw invalid(multiplier, "\(found)", "0, as nothing else is supported")
@@ -126,6 +130,7 @@ struct ArchitectureKeys {
       extrapolationFactor: extrapolationFactor,
       attentionFactor: attentionFactor ?? olderFactor ?? 1,
       betaFast: try positiveIfPresent("rope.scaling.yarn_beta_fast") ?? 32,
-      betaSlow: try positiveIfPresent("rope.scaling.yarn_beta_slow") ?? 1)
+      betaSlow: try positiveIfPresent("rope.scaling.yarn_beta_slow") ?? 1,
+      roundsRamp: traits.roundsRamp)
   }
 }

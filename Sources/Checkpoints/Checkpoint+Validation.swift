@@ -65,7 +65,11 @@ struct ExpectedTensor {
 
   /// Norm weights and biases, which llama.cpp's converter keeps in F32 and others in the model's type.
   private static func vector(_ name: String, _ count: Int) -> ExpectedTensor {
-    ExpectedTensor(name: name, shape: [count], types: [.f32, .f16, .bf16])
+    vectors(name, [count])
+  }
+
+  private static func vectors(_ name: String, _ shape: [Int]) -> ExpectedTensor {
+    ExpectedTensor(name: name, shape: shape, types: [.f32, .f16, .bf16])
   }
 
   /// The embedding, the last norm and, unless it is tied, the output projection.
@@ -98,6 +102,10 @@ struct ExpectedTensor {
         vector("\(prefix).attn_v.bias", model.keyValueSize),
       ]
     }
+    if model.hasOtherBiases {
+      tensors.append(vector("\(prefix).attn_output.bias", model.hiddenSize))
+    }
+    if model.hasSinks { tensors.append(vector("\(prefix).attn_sinks.weight", model.headCount)) }
     if let norm = model.queryKeyNorm {
       let sizes =
         norm == .projection
@@ -119,6 +127,15 @@ struct ExpectedTensor {
     var tensors = [
       matrix("\(prefix).ffn_gate_inp.weight", [model.hiddenSize, model.expertCount])
     ]
+    if model.hasOtherBiases {
+      let inner = [model.expertFeedForwardSize, model.expertCount]
+      tensors += [
+        vector("\(prefix).ffn_gate_inp.bias", model.expertCount),
+        vectors("\(prefix).ffn_gate_exps.bias", inner),
+        vectors("\(prefix).ffn_up_exps.bias", inner),
+        vectors("\(prefix).ffn_down_exps.bias", [model.hiddenSize, model.expertCount]),
+      ]
+    }
     if model.router.hasCorrection {
       tensors.append(vector("\(prefix).exp_probs_b.bias", model.expertCount))
     }

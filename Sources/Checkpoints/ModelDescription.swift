@@ -1,3 +1,5 @@
+package import Tensors
+
 /// How rotary angles are changed for contexts longer than those of the first training.
 package enum RopeScaling: Sendable, Equatable {
   case none
@@ -20,6 +22,8 @@ package struct YarnScaling: Sendable, Equatable {
   package let betaFast: Float
   /// Pairs that turn less often than this are fully interpolated.
   package let betaSlow: Float
+  /// Whether the borders of the ramp between are rounded outward to whole pairs.
+  package var roundsRamp = true
 }
 
 /// The numbers of a model, as its checkpoint's metadata states them.
@@ -73,6 +77,14 @@ package struct ModelDescription: Sendable, Equatable {
   package let queryKeyNorm: QueryKeyNorm?
   /// Whether queries, keys and values have biases.
   package let hasProjectionBias: Bool
+  /// Whether the output projection of attention, the router and the experts have biases.
+  package let hasOtherBiases: Bool
+  /// Whether each head has a score without a value.
+  package let hasSinks: Bool
+  /// The positions that every other layer sees, from the first on; nil where all see all.
+  package let slidingWindow: Int?
+  /// What the gate and up products of experts become.
+  package let activation: GatedActivation
   /// The tensor of a layer that is the norm before its experts.
   package let feedForwardNorm: String
   /// What products of queries and keys are multiplied by.
@@ -125,6 +137,10 @@ package struct ModelDescription: Sendable, Equatable {
     rotaryPairs =
       traits.permutesInGGUF && checkpoint.version == nil ? .halves : traits.rotaryPairs
     feedForwardNorm = traits.feedForwardNorm
+    hasOtherBiases = traits.hasOtherBiases
+    hasSinks = traits.hasSinks
+    slidingWindow = try keys.window(traits)
+    activation = traits.activation
     hasProjectionBias =
       traits.hasProjectionBias ?? (checkpoint.tensors["blk.0.attn_q.bias"] != nil)
     let hasNorms = checkpoint.tensors["blk.0.attn_q_norm.weight"] != nil
@@ -138,10 +154,15 @@ package struct ModelDescription: Sendable, Equatable {
     logitScale = try scale("logit_scale") ?? 1
     contextLength = try keys.count("context_length", maximum: 1 << 30)
     ropeBase = try keys.positiveIfPresent("rope.freq_base") ?? 10_000
-    ropeScaling = try keys.ropeScaling(contextLength: contextLength)
+    ropeScaling = try keys.ropeScaling(contextLength: contextLength, traits)
     rmsEpsilon = try keys.positive("attention.layer_norm_rms_epsilon")
     qkvClamp = try keys.positiveIfPresent("attention.clamp_kqv")
     tiedOutput = checkpoint.tensors["output.weight"] == nil
+  }
+
+  /// How many positions a token sees in a layer, its own included; nil: all.
+  package func window(ofLayer layer: Int) -> Int? {
+    layer.isMultiple(of: 2) ? slidingWindow : nil
   }
 
   /// Layers with experts.

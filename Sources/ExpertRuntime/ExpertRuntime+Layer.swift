@@ -335,20 +335,22 @@ extension ExpertRuntime {
     let offset = geometry.placement(matrix, layer: layer, expert: expert).matrixOffset
     let weights = layout.matrix(
       matrix, layer: layer, bytes: UnsafeRawPointer(memory(ofSlot: task.slot) + offset))
+    let bias = biases.isEmpty ? nil : biases[layer].row(matrix, expert: expert, count: weights.rows)
     switch matrix {
     case .gate:
       return Product(
         weights, activations: buffers.inputs(from: first, for: weights.type),
-        outputs: UnsafePointer(buffers.gateRows + first), tokenCount: places.count)
+        outputs: UnsafePointer(buffers.gateRows + first), bias: bias, tokenCount: places.count)
     case .up:
       return Product(
         weights, activations: buffers.inputs(from: first, for: weights.type),
-        outputs: UnsafePointer(buffers.innerRows + first),
-        gates: UnsafePointer(buffers.gateRows + first), tokenCount: places.count)
+        outputs: UnsafePointer(buffers.innerRows + first), bias: bias,
+        gates: UnsafePointer(buffers.gateRows + first), activation: activation,
+        tokenCount: places.count)
     case .down:
       return Product(
         weights, activations: buffers.inner.rows(for: weights.type) + first,
-        outputs: UnsafePointer(buffers.outputRows + first), tokenCount: places.count)
+        outputs: UnsafePointer(buffers.outputRows + first), bias: bias, tokenCount: places.count)
     }
   }
 

@@ -27,6 +27,10 @@ public final class ExpertRuntime {
   /// The division of the slot memory.
   package private(set) var slotPlan: SlotPlan
 
+  /// What gate and up products become.
+  package var activation = GatedActivation.silu
+  /// What is added to the products of each layer's experts, [layers]; empty: nothing.
+  package var biases: [ExpertBiases] = []
   let layout: ExpertLayout
   package let geometry: ExpertGeometry
   let files: [DataFile]

@@ -17,23 +17,33 @@ extension Kernels {
     ckernels_silu_multiply(set.cValue, gate, up, out, count)
   }
 
+  /// out[i] = (clamp(up[i], ±limit) + 1) * g * sigmoid(alpha * g), g = min(gate[i], limit); `out` may be
+  /// either input.
+  package func clampedSwiGLU(
+    gate: UnsafePointer<Float>, up: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>,
+    count: Int, alpha: Float, limit: Float
+  ) {
+    ckernels_clamped_swiglu(set.cValue, gate, up, out, count, alpha, limit)
+  }
+
   /// Softmax in place.
   package func softmax(_ x: UnsafeMutablePointer<Float>, count: Int) {
     ckernels_softmax(set.cValue, x, count)
   }
 
-  /// Attention of one query head over the first `positions` rows of its key and value caches.
+  /// Attention of one query over the positions 0..<`positions` that it sees.
   ///
   /// - Parameters:
-  ///   - keys: [positions, dimension], half precision if `half`, else single; `values` likewise.
-  ///   - scores: scratch of `positions` floats.
+  ///   - query: `head.dimension` floats.
+  ///   - scores: scratch of positions + 1 floats.
+  ///   - out: `head.valueDimension` floats.
   package func attention(
-    query: UnsafePointer<Float>, keys: UnsafeRawPointer, values: UnsafeRawPointer, half: Bool,
-    positions: Int, dimension: Int, scale: Float, scores: UnsafeMutablePointer<Float>,
-    into out: UnsafeMutablePointer<Float>
+    _ head: AttentionHead, query: UnsafePointer<Float>, positions: Int,
+    scores: UnsafeMutablePointer<Float>, into out: UnsafeMutablePointer<Float>
   ) {
-    ckernels_attention(
-      set.cValue, half, query, keys, values, positions, dimension, scale, scores, out)
+    withUnsafePointer(to: head.cValue) {
+      ckernels_attention(set.cValue, $0, query, positions, scores, out)
+    }
   }
 
   /// The most tokens of one `attentionBlock`.
@@ -41,25 +51,23 @@ extension Kernels {
 
   /// Causal attention of one query head for a block of tokens, faster than one token at a time.
   ///
-  /// Token t sees positions 0...positionsBefore + t. The bits of its output depend on its query and
+  /// Token t sees positions up to positionsBefore + t. The bits of its output depend on its query and
   /// those positions alone; they are not the bits of `attention`.
   ///
   /// - Parameters:
-  ///   - queries: [tokens] rows of `dimension` floats.
-  ///   - keys: [positionsBefore + tokens, dimension], half precision if `half`, else single;
-  ///     `values` likewise. All must be finite.
+  ///   - queries: [tokens] rows of `head.dimension` floats. Keys and values must be finite.
   ///   - tokens: At most `attentionBlockTokens`.
-  ///   - scores: Scratch of tokens * (positionsBefore + tokens) floats.
-  ///   - outputs: [tokens] rows of `dimension` floats.
+  ///   - scores: Scratch of tokens * (positionsBefore + tokens + 1) floats.
+  ///   - outputs: [tokens] rows of `head.valueDimension` floats.
   package func attentionBlock(
-    queries: UnsafePointer<UnsafePointer<Float>>, keys: UnsafeRawPointer,
-    values: UnsafeRawPointer, half: Bool, positionsBefore: Int, tokens: Int, dimension: Int,
-    scale: Float, scores: UnsafeMutablePointer<Float>,
+    _ head: AttentionHead, queries: UnsafePointer<UnsafePointer<Float>>, positionsBefore: Int,
+    tokens: Int, scores: UnsafeMutablePointer<Float>,
     outputs: UnsafePointer<UnsafeMutablePointer<Float>>
   ) {
-    ckernels_attention_block(
-      set.cValue, half, queries, keys, values, positionsBefore, tokens, dimension, scale, scores,
-      outputs)
+    withUnsafePointer(to: head.cValue) {
+      ckernels_attention_block(
+        set.cValue, $0, queries, positionsBefore, tokens, scores, outputs)
+    }
   }
 
   /// Rotates one head in place: pairs (i, i + dimension / 2), the GPT-NeoX layout.

@@ -16,12 +16,14 @@ package struct Matrix: @unchecked Sendable {
 
 /// One matrix product to compute: outputs[t][r] = matrix[r] . activations[t] for a run of tokens.
 ///
-/// With `gates`, SwiGLU follows in the same pass: outputs[t][r] = silu(gates[t][r]) * product.
+/// In the same pass follow the addition of `bias` and, with `gates`, the activation of gate and product.
 package struct Product {
   let matrix: Matrix
   let activations: UnsafePointer<UnsafeRawPointer>
   let outputs: UnsafePointer<UnsafeMutablePointer<Float>>
   let gates: UnsafePointer<UnsafeMutablePointer<Float>>?
+  let activation: GatedActivation
+  let bias: UnsafePointer<Float>?
   let tokenCount: Int
   let method: ProductMethod?
   var firstChunk = 0
@@ -31,17 +33,23 @@ package struct Product {
   ///   - activations: rows as `Kernels.quantizeActivations` left them (or plain floats for float
   ///     weights), [tokens].
   ///   - outputs: rows of `matrix.rows` floats, [tokens].
+  ///   - bias: [matrix.rows], added to every product.
+  ///   - gates: rows of gate products, [tokens], of which and of this product `activation` makes the outputs.
   ///   - method: how to go about the weights; nil: as is faster for so many tokens.
   package init(
     _ matrix: Matrix, activations: UnsafePointer<UnsafeRawPointer>,
     outputs: UnsafePointer<UnsafeMutablePointer<Float>>,
-    gates: UnsafePointer<UnsafeMutablePointer<Float>>? = nil, tokenCount: Int,
+    bias: UnsafePointer<Float>? = nil,
+    gates: UnsafePointer<UnsafeMutablePointer<Float>>? = nil, activation: GatedActivation = .silu,
+    tokenCount: Int,
     method: ProductMethod? = nil
   ) {
     self.matrix = matrix
     self.activations = activations
     self.outputs = outputs
+    self.bias = bias
     self.gates = gates
+    self.activation = activation
     self.tokenCount = tokenCount
     self.method = method
   }
@@ -119,11 +127,13 @@ package final class ProductBatch {
         type: product.matrix.type, weights: product.matrix.bytes,
         columns: product.matrix.columns, rows: first..<last, activations: product.activations,
         outputs: product.outputs, tokens: product.tokenCount, method: product.method)
-      guard let gates = product.gates else { return }
       for token in 0..<product.tokenCount {
-        kernels.siluMultiply(
-          gate: gates[token] + first, up: product.outputs[token] + first,
-          into: product.outputs[token] + first, count: last - first)
+        let output = product.outputs[token] + first
+        if let bias = product.bias { kernels.add(bias + first, to: output, count: last - first) }
+        guard let gates = product.gates else { continue }
+        kernels.activate(
+          product.activation, gate: gates[token] + first, up: output, into: output,
+          count: last - first)
       }
     }
   }

@@ -18,6 +18,7 @@ from gguf import (
     GGUFReader,
     GGUFWriter,
     LlamaFileType,
+    RopeScalingType,
     TokenType,
 )
 
@@ -30,6 +31,7 @@ ARCHITECTURES = {
     "GraniteMoeSharedForCausalLM": "granitemoe",
     "Glm4MoeForCausalLM": "glm4moe",
     "Ernie4_5_MoeForCausalLM": "ernie4_5-moe",
+    "GptOssForCausalLM": "gpt-oss",
 }
 PERMUTED = {"llama", "granitemoe"}
 
@@ -45,7 +47,14 @@ LAYER_TENSORS = {
     "self_attn.q_norm.weight": "attn_q_norm.weight",
     "self_attn.k_norm.weight": "attn_k_norm.weight",
     "self_attn.o_proj.weight": "attn_output.weight",
+    "self_attn.o_proj.bias": "attn_output.bias",
+    "self_attn.sinks": "attn_sinks.weight",
     "post_attention_layernorm.weight": "ffn_norm.weight",
+    "mlp.router.weight": "ffn_gate_inp.weight",
+    "mlp.router.bias": "ffn_gate_inp.bias",
+    "mlp.experts.gate_proj.bias": "ffn_gate_exps.bias",
+    "mlp.experts.up_proj.bias": "ffn_up_exps.bias",
+    "mlp.experts.down_proj.bias": "ffn_down_exps.bias",
     "mlp.gate.weight": "ffn_gate_inp.weight",
     "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
     "mlp.gate.moe_statics.e_score_correction_bias": "exp_probs_b.bias",
@@ -125,7 +134,7 @@ def write_gguf(
             if architecture in PERMUTED and gguf_suffix in ("attn_q.weight", "attn_k.weight"):
                 heads = "num_attention_heads" if "attn_q" in gguf_suffix else "num_key_value_heads"
                 array = side_by_side(array, config[heads])
-            if gguf_suffix == "ffn_norm.weight" and architecture == "glm4moe":
+            if gguf_suffix == "ffn_norm.weight" and architecture in ("glm4moe", "gpt-oss"):
                 gguf_suffix = "post_attention_norm.weight"
             if gguf_suffix in ("ffn_gate_inp_shexp.weight", "exp_probs_b.bias"):
                 array = array.reshape(-1)
@@ -169,12 +178,12 @@ def expert_count(config: dict) -> int:
 
 def refuse_unsupported(config: dict) -> None:
     """Raises ValueError for what this converter would otherwise write wrongly."""
-    if config.get("attention_bias") and config["model_type"] != "glm4_moe":
+    if config.get("attention_bias") and config["model_type"] not in ("glm4_moe", "gpt_oss"):
         raise ValueError("attention_bias is true, but attention biases are not converted")
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         raise ValueError("the checkpoint has dense layers, but only all-MoE models are converted")
     rope_type = (config.get("rope_parameters") or {}).get("rope_type", "default")
-    if rope_type != "default":
+    if rope_type != "default" and config["model_type"] != "gpt_oss":
         raise ValueError(f"rope_type is {rope_type!r}, but only 'default' is converted")
 
 
@@ -190,7 +199,7 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_expert_count(expert_count(config))
     writer.add_expert_used_count(first_of(config, "num_experts_per_tok", "moe_k"))
-    if architecture in ("qwen3moe", "glm4moe"):
+    if architecture in ("qwen3moe", "glm4moe", "gpt-oss"):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
     if architecture in ("llama", "granitemoe"):
@@ -217,6 +226,14 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
         writer.add_expert_weights_norm(config["norm_topk_prob"])
         writer.add_expert_group_count(config["n_group"])
         writer.add_expert_group_used_count(config["topk_group"])
+    if architecture == "gpt-oss":
+        writer.add_sliding_window(config["sliding_window"])
+        writer.add_expert_feed_forward_length(config["intermediate_size"])
+        writer.add_rope_scaling_type(RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+        writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
     if architecture == "ernie4_5-moe":
         shared = config["moe_num_shared_experts"]
         writer.add_interleave_moe_layer_step(config["moe_layer_interval"])

@@ -106,6 +106,15 @@ ERNIE = SMALL | {
     "moe_num_experts": 8, "moe_k": 3, "moe_intermediate_size": 16, "moe_num_shared_experts": 2,
     "moe_layer_start_index": 1, "tie_word_embeddings": True,
 }  # fmt: skip
+# Every other layer sees the last 8 tokens; the borders of YaRN's ramp are between pairs.
+GPT_OSS = SMALL | {
+    "head_dim": 16, "intermediate_size": 32, "num_local_experts": 8,
+    "num_experts_per_tok": 3, "sliding_window": 8,
+    "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "beta_fast": 8.0, "beta_slow": 1.0,
+        "truncate": False, "original_max_position_embeddings": 64,
+    },
+}  # fmt: skip
 
 MODELS = {
     "tiny-olmoe": TinyModel(2, "Olmoe", OLMOE),
@@ -122,6 +131,7 @@ MODELS = {
     # Without the norms of queries and keys that only the largest of the family has.
     "tiny-glm4moe-air": TinyModel(1, "Glm4Moe", GLM4 | {"use_qk_norm": False}),
     "tiny-ernie4_5moe": TinyModel(1, "Ernie4_5_Moe", ERNIE, "1GB"),
+    "tiny-gpt-oss": TinyModel(4, "GptOss", GPT_OSS),
 }
 
 
@@ -159,7 +169,7 @@ class Recorder:
         self.logits: list[torch.Tensor] = []
         self.experts: list[torch.Tensor] = []
         for name, module in network.named_modules():
-            if name.endswith(("mlp.gate", "block_sparse_moe.router")):
+            if name.endswith(("mlp.gate", "mlp.router", "block_sparse_moe.router")):
                 module.register_forward_hook(self.record)
 
     def record(self, module: torch.nn.Module, inputs: tuple, output: tuple) -> None:
@@ -231,7 +241,9 @@ def checkpoint_tensors(network: torch.nn.Module) -> dict[str, np.ndarray]:
     for name, value in network.state_dict().items():
         array = value.numpy()
         prefix, _, suffix = name.rpartition(".experts.")
-        if suffix == "gate_up_proj":
+        if prefix and "GptOss" in type(network).__name__:
+            tensors |= interleaved_experts(prefix, suffix, array)
+        elif suffix == "gate_up_proj":
             for expert, fused in enumerate(array):  # [2 * width, hidden]: gate rows, then up rows
                 gate, up = np.split(fused, 2)
                 tensors[f"{prefix}.experts.{expert}.gate_proj.weight"] = gate
@@ -242,6 +254,22 @@ def checkpoint_tensors(network: torch.nn.Module) -> dict[str, np.ndarray]:
         else:
             tensors[name] = array
     return tensors
+
+
+def interleaved_experts(prefix: str, suffix: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """The parts of gpt-oss's experts: [expert, in, out], gate and up taking turns."""
+    if suffix.endswith("bias"):
+        names = {"gate_up_proj_bias": ("gate", "up"), "down_proj_bias": ("down",)}[suffix]
+        return {
+            f"{prefix}.experts.{part}_proj.bias": array[:, index :: len(names)]
+            for index, part in enumerate(names)
+        }
+    names = {"gate_up_proj": ("gate", "up"), "down_proj": ("down",)}[suffix]
+    return {
+        f"{prefix}.experts.{expert}.{part}_proj.weight": weight[:, index :: len(names)].T
+        for expert, weight in enumerate(array)
+        for index, part in enumerate(names)
+    }
 
 
 def write_model(name: str, model: TinyModel, out: Path) -> str:

@@ -169,6 +169,7 @@ import Testing
       ropeBase: shape.ropeBase, rmsEpsilon: shape.rmsEpsilon,
       denseLayerCount: shape.denseLayerCount,
       denseFeedForwardSize: shape.denseFeedForwardSize > 0 ? 96 : 0,
+      slidingWindow: shape.slidingWindow,
       sharedExpertCount: shape.sharedExpertCount,
       sharedFeedForwardSize: 32 * shape.sharedExpertCount)
   }

@@ -10,9 +10,14 @@ import Testing
     let heads: [AttentionTests.Head]
     let positions: Int
 
-    init(tokens: Int, positions: Int, dimension: Int, half: Bool) {
+    init(
+      tokens: Int, positions: Int, dimension: Int, half: Bool, window: Int? = nil,
+      sink: Float? = nil, valueDimension: Int? = nil
+    ) {
       var generator = SeededGenerator(seed: UInt64(tokens))
-      let head = AttentionTests.Head(positions: positions, dimension: dimension, half: half)
+      var head = AttentionTests.Head(positions: positions, dimension: dimension, half: half)
+      (head.window, head.sink) = (window, sink)
+      head.valueDimension = valueDimension ?? dimension
       heads = (0..<tokens).map { _ in
         var copy = head
         copy.query = (0..<dimension).map { _ in .random(in: -1...1, using: &generator) }
@@ -34,19 +39,19 @@ import Testing
         return row
       }
       let outputs = tokens.map { _ in
-        let row = UnsafeMutablePointer<Float>.allocate(capacity: head.dimension + 1)
-        row.initialize(repeating: Kernels.untouched, count: head.dimension + 1)
+        let row = UnsafeMutablePointer<Float>.allocate(capacity: head.valueDimension + 1)
+        row.initialize(repeating: Kernels.untouched, count: head.valueDimension + 1)
         return row
       }
       defer {
         for row in queries + outputs { row.deallocate() }
       }
-      var scores = [Float](repeating: Kernels.untouched, count: tokens.count * seen + 1)
+      var scores = [Float](repeating: Kernels.untouched, count: tokens.count * (seen + 1) + 1)
       func run(_ keys: UnsafeRawPointer, _ values: UnsafeRawPointer) {
         Kernels(set: set).attentionBlock(
-          queries: queries.map { UnsafePointer($0) }, keys: keys, values: values, half: half,
-          positionsBefore: seen - tokens.count, tokens: tokens.count, dimension: head.dimension,
-          scale: head.scale, scores: &scores, outputs: outputs)
+          head.head(keys, values, half: half), queries: queries.map { UnsafePointer($0) },
+          positionsBefore: seen - tokens.count, tokens: tokens.count, scores: &scores,
+          outputs: outputs)
       }
       if half {
         run(head.keys.map { Float16($0).bitPattern }, head.values.map { Float16($0).bitPattern })
@@ -55,8 +60,8 @@ import Testing
       }
       #expect(scores.last == Kernels.untouched)
       return outputs.map {
-        #expect($0[head.dimension] == Kernels.untouched)
-        return Array(UnsafeBufferPointer(start: $0, count: head.dimension))
+        #expect($0[head.valueDimension] == Kernels.untouched)
+        return Array(UnsafeBufferPointer(start: $0, count: head.valueDimension))
       }
     }
   }
@@ -81,12 +86,40 @@ import Testing
   }
 
   @Test(arguments: AttentionTests.available, [true, false])
+  func windowsSinksAndNarrowValuesAgreeToo(_ set: KernelSet, _ half: Bool) throws {
+    for (window, sink, valueDimension) in [
+      (1, nil, 80), (40, nil, 80), (nil, 0.5, 64), (300, 3, 72), (7, -1, 16),
+    ] as [(Int?, Float?, Int)] {
+      for (tokens, positions) in [(2, 2), (7, 300), (16, 16), (16, 600)] {
+        let block = Block(
+          tokens: tokens, positions: positions, dimension: 80, half: half, window: window,
+          sink: sink, valueDimension: valueDimension)
+        let result = block.attended(set, half: half, tokens: 0..<tokens)
+        for token in 0..<tokens {
+          let exact = block.heads[token].exact(positions: block.positions(of: token))
+          for d in 0..<valueDimension {
+            let error = abs(Double(result[token][d]) - exact.out[d])
+            try #require(error <= AttentionTests.errorBound * max(exact.magnitude[d], 1e-30))
+          }
+        }
+      }
+    }
+  }
+
+  @Test(arguments: AttentionTests.available, [true, false])
   func theSplitIntoBlocksChangesNoBit(_ set: KernelSet, _ half: Bool) {
     for dimension in [24, 64, 128] {
-      let block = Block(tokens: 16, positions: 270, dimension: dimension, half: half)
-      let whole = block.attended(set, half: half, tokens: 0..<16)
-      for tokens in [0..<1, 0..<9, 3..<4, 5..<16, 15..<16] {
-        #expect(block.attended(set, half: half, tokens: tokens) == Array(whole[tokens]))
+      // The third block's window begins within the second slice of positions, or in the first.
+      for (window, sink, valueDimension) in [
+        (nil, nil, dimension), (nil, 0.5, dimension - 16), (8, nil, dimension), (100, 1, dimension),
+      ] as [(Int?, Float?, Int)] {
+        let block = Block(
+          tokens: 16, positions: 270, dimension: dimension, half: half, window: window, sink: sink,
+          valueDimension: valueDimension)
+        let whole = block.attended(set, half: half, tokens: 0..<16)
+        for tokens in [0..<1, 0..<9, 3..<4, 5..<16, 15..<16] {
+          #expect(block.attended(set, half: half, tokens: tokens) == Array(whole[tokens]))
+        }
       }
     }
   }

@@ -18,7 +18,11 @@ import Testing
     var keys: [Float]
     var values: [Float]
     let dimension: Int
+    /// The first values of a row of `values`, which is as long as a key.
+    var valueDimension: Int
     let scale: Float
+    var window: Int?
+    var sink: Float?
 
     init(positions: Int, dimension: Int, half: Bool, magnitude: Float = 1) {
       var generator = SeededGenerator(seed: UInt64(positions << 8 | dimension))
@@ -30,17 +34,18 @@ import Testing
       self.keys = half ? keys.map { Float(Float16($0)) } : keys
       self.values = half ? values.map { Float(Float16($0)) } : values
       self.dimension = dimension
+      valueDimension = dimension
       scale = 1 / Float(dimension).squareRoot()
     }
 
     func attended(_ set: KernelSet, half: Bool, positions: Int) -> [Float] {
       let untouched: Float = -12345.5
-      var scores = [Float](repeating: untouched, count: positions + 1)
-      var out = [Float](repeating: untouched, count: dimension + 1)
+      var scores = [Float](repeating: untouched, count: positions + 2)
+      var out = [Float](repeating: untouched, count: valueDimension + 1)
       func run(_ keys: UnsafeRawPointer, _ values: UnsafeRawPointer) {
         Kernels(set: set).attention(
-          query: query, keys: keys, values: values, half: half, positions: positions,
-          dimension: dimension, scale: scale, scores: &scores, into: &out)
+          self.head(keys, values, half: half), query: query, positions: positions,
+          scores: &scores, into: &out)
       }
       if half {
         run(keys.map { Float16($0).bitPattern }, values.map { Float16($0).bitPattern })
@@ -51,6 +56,16 @@ import Testing
       return out.dropLast()
     }
 
+    func head(
+      _ keys: UnsafeRawPointer, _ values: UnsafeRawPointer, half: Bool
+    ) -> AttentionHead {
+      var head = AttentionHead(
+        keys: keys, values: values, isHalf: half, dimension: dimension, scale: scale)
+      head.valueDimension = valueDimension
+      (head.window, head.sink) = (window, sink)
+      return head
+    }
+
     /// The output in double precision, and the same weights over |value|.
     func exact(positions: Int) -> (out: [Double], magnitude: [Double]) {
       let scores = (0..<positions).map { p in
@@ -59,15 +74,17 @@ import Testing
         } * Double(scale)
       }
       let maximum = scores.max()!
-      let weights = scores.map { exp($0 - maximum) }
-      let sum = weights.reduce(0, +)
+      let first = max(0, positions - (window ?? positions))
+      let weights = scores.enumerated().map { $0 < first ? 0 : exp($1 - maximum) }
+      let sum = weights.reduce(0, +) + (sink.map { exp(Double($0) - maximum) } ?? 0)
       func mean(_ d: Int, _ value: (Double) -> Double) -> Double {
         (0..<positions).reduce(0) {
           $0 + weights[$1] / sum * value(Double(values[$1 * dimension + d]))
         }
       }
       return (
-        (0..<dimension).map { mean($0) { $0 } }, (0..<dimension).map { mean($0, abs) }
+        (0..<valueDimension).map { mean($0) { $0 } },
+        (0..<valueDimension).map { mean($0, abs) }
       )
     }
   }
@@ -84,6 +101,26 @@ import Testing
           try #require(
             error <= Self.errorBound * exact.magnitude[d],
             "half \(half), \(positions) positions, \(d): \(result[d]), not \(exact.out[d])")
+        }
+      }
+    }
+  }
+
+  /// A window, a sink, and values that are narrower than their rows.
+  @Test(arguments: available, [true, false])
+  func windowsSinksAndNarrowValuesAgreeToo(_ set: KernelSet, _ half: Bool) throws {
+    for (window, sink, narrow) in [
+      (1, nil, 0), (9, nil, 0), (70, nil, 0), (nil, 0.5, 0), (nil, 90, 8), (16, -2, 40),
+      (nil, nil, 16),
+    ] as [(Int?, Float?, Int)] {
+      var head = Head(positions: 70, dimension: 88, half: half)
+      (head.window, head.sink, head.valueDimension) = (window, sink, 88 - narrow)
+      for positions in [1, 2, 16, 17, 64, 70] {
+        let result = head.attended(set, half: half, positions: positions)
+        let exact = head.exact(positions: positions)
+        for d in 0..<head.valueDimension {
+          let error = abs(Double(result[d]) - exact.out[d])
+          try #require(error <= Self.errorBound * max(exact.magnitude[d], 1e-30))
         }
       }
     }

@@ -73,23 +73,45 @@ void ckernels_rms_norm(
 void ckernels_silu_multiply(
     ckernels_set set, const float *_Nonnull gate, const float *_Nonnull up, float *_Nonnull out,
     size_t n);
+/// out[i] = (clamp(up[i], -limit, limit) + 1) * g * sigmoid(alpha * g), g = min(gate[i], limit); `out` may be
+/// either input.
+void ckernels_clamped_swiglu(
+    ckernels_set set, const float *_Nonnull gate, const float *_Nonnull up, float *_Nonnull out,
+    size_t n, float alpha, float limit);
 /// Softmax in place.
 void ckernels_softmax(ckernels_set set, float *_Nonnull x, size_t n);
-/// Attention of one query head: out[d] = sum_p softmax(q.k_p * scale)_p v_p[d], over rows k, v
-/// [positions, dimension] in half (`half`) or single precision. `scores` is scratch, [positions].
+/// The keys and values that a query head attends to.
+typedef struct {
+  /// Rows of half (`half`) or single precision, one for each position.
+  const void *_Nonnull k, *_Nonnull v;
+  bool half;
+  /// Values of a query and of a row of k; of a row of v and of an output.
+  size_t dimension, value_dimension;
+  /// Values from one row to the next. The rows of v may lie within those of k.
+  size_t k_stride, v_stride;
+  /// What products are multiplied by.
+  float scale;
+  /// How many positions a token sees, up to its own; 0: all.
+  size_t window;
+  /// Whether there is one score more, which has no value: it takes its share of the softmax.
+  bool has_sink;
+  float sink;
+} ckernels_attention_head;
+
+/// Attention of one query: out[d] = sum_p softmax(q.k_p * scale)_p v_p[d], over the positions
+/// 0..<positions that it sees. `scores` is scratch, [positions + 1].
 void ckernels_attention(
-    ckernels_set set, bool half, const float *_Nonnull q, const void *_Nonnull k,
-    const void *_Nonnull v, size_t positions, size_t dimension, float scale,
-    float *_Nonnull scores, float *_Nonnull out);
+    ckernels_set set, const ckernels_attention_head *_Nonnull head, const float *_Nonnull q,
+    size_t positions, float *_Nonnull scores, float *_Nonnull out);
 /// The most tokens of an attention block.
 enum { CKernelsAttentionBlockTokens = 16 };
 /// Causal attention of one query head for a block of tokens: as `ckernels_attention` for each token t,
 /// over its own positions 0...positions_before + t. The bits of outs[t] depend on its q and positions
 /// alone, but are not those of `ckernels_attention`. All rows of k and v must be finite.
-/// `scores` is scratch, [tokens, positions_before + tokens].
+/// `scores` is scratch, [tokens, positions_before + tokens + 1].
 void ckernels_attention_block(
-    ckernels_set set, bool half, const float *_Nonnull const *_Nonnull q, const void *_Nonnull k,
-    const void *_Nonnull v, size_t positions_before, size_t tokens, size_t dimension, float scale,
+    ckernels_set set, const ckernels_attention_head *_Nonnull head,
+    const float *_Nonnull const *_Nonnull q, size_t positions_before, size_t tokens,
     float *_Nonnull scores, float *_Nonnull const *_Nonnull outs);
 /// Rounds n floats to IEEE half precision, to nearest even.
 void ckernels_store_half(const float *_Nonnull x, uint16_t *_Nonnull out, size_t n);

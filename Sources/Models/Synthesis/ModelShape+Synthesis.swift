@@ -41,6 +41,9 @@ extension ModelShape {
         number("feed_forward_length", expertFeedForwardSize * expertsPerToken), expertSize,
       ]
       result += heads
+    case .gptOSS:
+      result += [number("feed_forward_length", expertFeedForwardSize), expertSize]
+      result += heads
     case .qwen2moe:
       result += [
         number("feed_forward_length", sharedFeedForwardSize), expertSize,
@@ -62,6 +65,7 @@ extension ModelShape {
         number("expert_shared_feed_forward_length", sharedFeedForwardSize),
       ]
     }
+    if slidingWindow > 0 { result.append(number("attention.sliding_window", slidingWindow)) }
     result += vocabulary.metadata
     result += [
       ("general.quantization_version", .uint32(2)),
@@ -160,6 +164,10 @@ private struct SyntheticTensorList {
       append("\(prefix).attn_k.bias", .f32, [shape.keyValueSize], .zeros)
       append("\(prefix).attn_v.bias", .f32, [shape.keyValueSize], .zeros)
     }
+    if traits.hasOtherBiases {
+      append("\(prefix).attn_output.bias", .f32, [shape.hiddenSize], .zeros)
+    }
+    if traits.hasSinks { append("\(prefix).attn_sinks.weight", .f32, [shape.headCount], .zeros) }
     if let norm = traits.queryKeyNorm, !traits.queryKeyNormIsOptional {
       let ofHead = norm == .head
       appendNorm("\(prefix).attn_q_norm", ofHead ? shape.headDimension : shape.querySize)
@@ -172,6 +180,14 @@ private struct SyntheticTensorList {
     append(
       "\(prefix).ffn_gate_inp.weight", .f32, [shape.hiddenSize, experts],
       .router(leans: design.popularity(layer: layer)))
+    if traits.hasOtherBiases {
+      append("\(prefix).ffn_gate_inp.bias", .f32, [experts], .zeros)
+      for part in ["gate", "up"] {
+        append(
+          "\(prefix).ffn_\(part)_exps.bias", .f32, [shape.expertFeedForwardSize, experts], .zeros)
+      }
+      append("\(prefix).ffn_down_exps.bias", .f32, [shape.hiddenSize, experts], .zeros)
+    }
     if traits.router.hasCorrection {
       append("\(prefix).exp_probs_b.bias", .f32, [experts], .zeros)
     }

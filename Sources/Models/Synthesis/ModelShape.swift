@@ -29,6 +29,8 @@ package struct ModelShape: Sendable, Hashable {
   /// The first layers, which have no experts, and rows of the gate projections of those.
   package private(set) var denseLayerCount = 0
   package private(set) var denseFeedForwardSize = 0
+  /// The positions that layers with a window see; 0 without such.
+  package private(set) var slidingWindow = 0
   /// Experts that every token is sent to besides, and rows of the gate projection of all of these.
   package private(set) var sharedExpertCount = 0
   package private(set) var sharedFeedForwardSize = 0
@@ -36,6 +38,7 @@ package struct ModelShape: Sendable, Hashable {
   /// Every shape, in the order they are listed to people.
   package static let all = [
     tiny, olmoe1B7B, qwen3A3B, qwen3A22B, mixtral8x7B, qwen15A27B, granite3B, glm45Air, ernie21B,
+    gptOSS20B,
   ]
 
   /// The shape of that name.
@@ -163,4 +166,11 @@ extension ModelShape {
     expertFeedForwardSize: 1536, vocabularySize: 103_424, contextLength: 131_072, ropeBase: 5e5,
     rmsEpsilon: 1e-5, denseLayerCount: 1, denseFeedForwardSize: 12_288, sharedExpertCount: 2,
     sharedFeedForwardSize: 3072)
+
+  /// gpt-oss-20b (arXiv 2508.10925).
+  package static let gptOSS20B = ModelShape(
+    name: "gpt-oss-20b", architecture: .gptOSS, layerCount: 24, hiddenSize: 2880, headCount: 64,
+    kvHeadCount: 8, headDimension: 64, expertCount: 32, expertsPerToken: 4,
+    expertFeedForwardSize: 2880, vocabularySize: 201_088, contextLength: 131_072, ropeBase: 150_000,
+    rmsEpsilon: 1e-5, slidingWindow: 128)
 }

@@ -30,17 +30,18 @@ struct AttentionLoop: ParallelWork {
     let head = chunk % shape.headCount
     let shared = head / (shape.headCount / shape.kvHeadCount)
     let dimension = shape.headDimension
-    let keys = model.cache.keys(layer: layer, head: shared)
-    let values = model.cache.values(layer: layer, head: shared)
-    let isHalf = model.cache.type == .f16
-    let scale = shape.attentionScale
+    var attended = AttentionHead(
+      keys: model.cache.keys(layer: layer, head: shared),
+      values: model.cache.values(layer: layer, head: shared),
+      isHalf: model.cache.type == .f16, dimension: dimension, scale: shape.attentionScale)
+    attended.window = shape.window(ofLayer: layer)
+    attended.sink = model.layers[layer].sinks?[head]
     let buffers = model.buffers
     let scores = buffers.scores(worker: worker)
     if tokenCount == 1 {
       model.kernels.attention(
-        query: buffers.queryRows[0] + head * dimension, keys: keys, values: values, half: isHalf,
-        positions: position + 1, dimension: dimension, scale: scale, scores: scores,
-        into: buffers.mixed.row(0) + head * dimension)
+        attended, query: buffers.queryRows[0] + head * dimension, positions: position + 1,
+        scores: scores, into: buffers.mixed.row(0) + head * dimension)
       return
     }
     let count = min(Kernels.attentionBlockTokens, tokenCount - first)
@@ -54,8 +55,7 @@ struct AttentionLoop: ParallelWork {
       let base = rows.baseAddress!
       base.withMemoryRebound(to: UnsafePointer<Float>.self, capacity: count) { queries in
         model.kernels.attentionBlock(
-          queries: queries, keys: keys, values: values, half: isHalf,
-          positionsBefore: position + first, tokens: count, dimension: dimension, scale: scale,
+          attended, queries: queries, positionsBefore: position + first, tokens: count,
           scores: scores, outputs: UnsafePointer(base + count))
       }
     }

@@ -24,10 +24,13 @@ package final class DenseWeights {
     }
   }
 
-  /// The bytes of the floats that a vector of another type is turned into.
+  /// The bytes of the floats that vectors of another type are turned into: biases may be several.
   private static func convertedByteCount(_ tensor: TensorInfo) -> Int {
+    guard tensor.type != .f32, tensor.shape.count == 1 || tensor.name.hasSuffix(".bias") else {
+      return 0
+    }
     // A multiple of 64, so that each begins as well as the memory does.
-    tensor.shape.count == 1 && tensor.type != .f32 ? (tensor.shape[0] * 4 + 63) / 64 * 64 : 0
+    return (tensor.shape.reduce(4, *) + 63) / 64 * 64
   }
 
   /// Reads `tensors` through `engine`.
@@ -85,7 +88,7 @@ package final class DenseWeights {
     for (name, offset) in converted {
       let matrix = matrix(name)
       kernels.dequantize(
-        type: matrix.type, blocks: matrix.bytes, count: matrix.columns,
+        type: matrix.type, blocks: matrix.bytes, count: matrix.rows * matrix.columns,
         into: (memory.base + offset).assumingMemoryBound(to: Float.self))
     }
   }
@@ -99,7 +102,7 @@ package final class DenseWeights {
       columns: place.tensor.shape[0])
   }
 
-  /// The floats of a one-dimensional tensor whose presence and shape have been validated.
+  /// The floats of a vector, or of several in one tensor, whose presence and shape have been validated.
   package func vector(_ name: String) -> UnsafePointer<Float> {
     if let offset = converted[name] {
       return UnsafePointer((memory.base + offset).assumingMemoryBound(to: Float.self))

@@ -72,6 +72,9 @@ extension MoETransformer {
   func makeChoiceScores(
     of scores: UnsafeMutableBufferPointer<Float>, _ mixture: TransformerLayer.Mixture
   ) {
+    if let bias = mixture.routerBias {
+      kernels.add(bias, to: scores.baseAddress!, count: scores.count)
+    }
     guard let correction = mixture.correction else { return }
     makeProbabilities(of: scores)
     for expert in scores.indices { scores[expert] += correction[expert] }

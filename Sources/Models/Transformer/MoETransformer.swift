@@ -81,6 +81,15 @@ package final class MoETransformer {
       dimension: description.rotaryDimension, base: description.ropeBase,
       scaling: description.ropeScaling)
     batch = ProductBatch(kernels: kernels, pool: pool, capacity: 4)
+    runtime.activation = description.activation
+    if description.hasOtherBiases {
+      runtime.biases = (description.denseLayerCount..<description.layerCount).map { layer in
+        func bias(_ part: String) -> UnsafePointer<Float> {
+          weights.vector("blk.\(layer).ffn_\(part)_exps.bias")
+        }
+        return ExpertBiases(gate: bias("gate"), up: bias("up"), down: bias("down"))
+      }
+    }
     routing = Routing(
       topK: description.expertsPerToken, tokenCapacity: runtime.tokenCapacity)
   }
@@ -172,7 +181,9 @@ package final class MoETransformer {
     pool.run(heads, chunkCount: heads.chunkCount)
     runtime.advanceReads()
     buffers.mixed.quantize(0..<count, kernels: kernels, pool: pool)
-    append(layer.output, of: buffers.mixed, into: buffers.branchRows, count: count)
+    append(
+      layer.output, bias: layer.outputBias, of: buffers.mixed, into: buffers.branchRows,
+      count: count)
     batch.run()
     scaleBranch(buffers.branch, count: count * hidden)
     kernels.add(buffers.branch, to: buffers.residual, count: count * hidden)
@@ -180,12 +191,13 @@ package final class MoETransformer {
 
   /// Puts one product on the batch.
   private func append(
-    _ matrix: Matrix, of input: ActivationRows, into rows: TransformerBuffers.Rows, count: Int
+    _ matrix: Matrix, bias: UnsafePointer<Float>? = nil, of input: ActivationRows,
+    into rows: TransformerBuffers.Rows, count: Int
   ) {
     batch.append(
       Product(
         matrix, activations: input.rows(for: matrix.type), outputs: UnsafePointer(rows),
-        tokenCount: count))
+        bias: bias, tokenCount: count))
   }
 
   // MARK: - Prediction
@@ -240,7 +252,8 @@ package final class MoETransformer {
     if mixture.router.type.wantsQuantizedActivations {
       input.quantize(0..<count, kernels: kernels, pool: pool)
     }
-    append(mixture.router, of: input, into: buffers.routerRows, count: count)
+    append(
+      mixture.router, bias: mixture.routerBias, of: input, into: buffers.routerRows, count: count)
     batch.run()
     runtime.advanceReads()
     tell(.scores, index, buffers.router, count * experts)

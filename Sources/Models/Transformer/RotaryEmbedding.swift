@@ -26,8 +26,9 @@ package struct RotaryEmbedding: Sendable {
         let context = Float(yarn.originalContext)
         return Float(dimension) * log(context / (turns * 2 * .pi)) / (2 * log(base))
       }
-      let low = max(pair(turning: yarn.betaFast).rounded(.down), 0)
-      let high = min(pair(turning: yarn.betaSlow).rounded(.up), Float(dimension - 1))
+      let (first, last) = (pair(turning: yarn.betaFast), pair(turning: yarn.betaSlow))
+      let low = max(yarn.roundsRamp ? first.rounded(.down) : first, 0)
+      let high = min(yarn.roundsRamp ? last.rounded(.up) : last, Float(dimension - 1))
       let width = max(high - low, 0.001)
       frequencies = plain.enumerated().map { index, frequency in
         let ramp = min(max((Float(index) - low) / width, 0), 1)

@@ -22,7 +22,7 @@ package struct TransformerBuffers {
   /// Rotation of each token's position, [tokens, dimension / 2].
   let cosines: UnsafeMutablePointer<Float>
   let sines: UnsafeMutablePointer<Float>
-  /// Attention scores of a block of tokens for each worker, [threads, block, positions].
+  /// Attention scores of a block of tokens for each worker, [threads, block, positions + 1].
   private let allScores: UnsafeMutablePointer<Float>
   private let scoresOfWorker: Int
   let router: UnsafeMutablePointer<Float>
@@ -94,7 +94,7 @@ package struct TransformerBuffers {
     value = cursor.take(tokenCapacity * model.kvHeadCount * model.headDimension)
     cosines = cursor.take(tokenCapacity * pairs)
     sines = cursor.take(tokenCapacity * pairs)
-    scoresOfWorker = min(Kernels.attentionBlockTokens, tokenCapacity) * positions
+    scoresOfWorker = min(Kernels.attentionBlockTokens, tokenCapacity) * (positions + 1)
     allScores = cursor.take(threadCount * scoresOfWorker)
     router = cursor.take(tokenCapacity * model.expertCount)
     let choiceCount = model.router.hasCorrection ? model.expertCount : 0

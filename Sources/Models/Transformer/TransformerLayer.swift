@@ -11,6 +11,10 @@ struct TransformerLayer {
   /// Added to queries, keys and values.
   let biases: (query: UnsafePointer<Float>, key: UnsafePointer<Float>, value: UnsafePointer<Float>)?
   let norms: (query: UnsafePointer<Float>, key: UnsafePointer<Float>)?
+  /// Added to what `output` gives.
+  let outputBias: UnsafePointer<Float>?
+  /// The score of each head that has no value, [heads].
+  let sinks: UnsafePointer<Float>?
   /// Before what follows attention.
   let feedForwardNorm: UnsafePointer<Float>
   let feedForward: FeedForward
@@ -25,6 +29,8 @@ struct TransformerLayer {
   /// What chooses experts, and the expert that every token is sent to besides.
   struct Mixture {
     let router: Matrix
+    /// Added to the router's scores, [experts].
+    let routerBias: UnsafePointer<Float>?
     /// Added to the probabilities for the choice, [experts].
     let correction: UnsafePointer<Float>?
     let shared: FeedForwardNetwork?
@@ -46,6 +52,8 @@ struct TransformerLayer {
     norms =
       model.queryKeyNorm == nil
       ? nil : (vector("attn_q_norm.weight"), vector("attn_k_norm.weight"))
+    outputBias = model.hasOtherBiases ? vector("attn_output.bias") : nil
+    sinks = model.hasSinks ? vector("attn_sinks.weight") : nil
     feedForwardNorm = vector("\(model.feedForwardNorm).weight")
     guard layer >= model.denseLayerCount else {
       feedForward = .dense(
@@ -56,6 +64,7 @@ struct TransformerLayer {
     feedForward = .experts(
       Mixture(
         router: matrix("ffn_gate_inp"),
+        routerBias: model.hasOtherBiases ? vector("ffn_gate_inp.bias") : nil,
         correction: model.router.hasCorrection ? vector("exp_probs_b.bias") : nil,
         shared: model.sharedFeedForwardSize == 0
           ? nil

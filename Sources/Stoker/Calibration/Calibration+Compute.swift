@@ -24,19 +24,28 @@ extension Calibration {
     Array(sequence(first: 1) { 2 * $0 }.prefix { $0 < all }) + [all]
   }
 
+  /// The types that most files have, which are measured with every number of tokens.
+  private static let commonTypes: Set<ElementType> = [
+    .f32, .f16, .bf16, .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q4_K, .q5_K, .q6_K,
+  ]
+
   /// Bytes of weights per second with matrices of the size of experts', out of memory and out of the cache.
   func productRates(_ type: ElementType) -> [(ProductCell, Double)] {
     var result: [(ProductCell, Double)] = []
+    let isCommon = Self.commonTypes.contains(type)
+    // Of the others few numbers of tokens, in half the time: between them the model interpolates.
+    let tokenCounts = isCommon ? effort.tokenCounts : [1, 16, effort.tokenCounts.last! / 2]
+    let nanoseconds = isCommon ? effort.nanoseconds : effort.nanoseconds / 2
     for isCached in [false, true] {
       let products = RandomProducts(
         type, rows: isCached ? 256 : 1024, columns: isCached ? 256 : 2048,
         in: isCached ? weights.near : weights.far,
-        tokenCapacity: effort.tokenCounts.last!, kernels: kernels, pool: pool)
+        tokenCapacity: tokenCounts.last!, kernels: kernels, pool: pool)
       // The first products find nothing in any cache.
       _ = products.run(RandomProducts.batchCount, tokens: 1)
-      for tokens in effort.tokenCounts {
+      for tokens in tokenCounts {
         let count = tokens > 16 && !isCached ? 1 : RandomProducts.batchCount
-        let rate = rate { products.run(count, tokens: tokens) }
+        let rate = workPerSecond(for: nanoseconds) { Double(products.run(count, tokens: tokens)) }
         let cell = ProductCell(
           type: type.name, kernels: kernels.set.name, tokens: tokens, isCached: isCached)
         result.append((cell, rate))
