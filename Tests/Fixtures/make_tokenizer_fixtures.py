@@ -5,7 +5,7 @@ Made with Python 3.11 and tokenizers 0.23.3; the seed below fixes the random cas
     python Tests/Fixtures/make_tokenizer_fixtures.py --shared ../shared
 
 Writes tokenizer-unicode.json (character classes and normalization, one entry per fact) and
-tokenizer-{qwen2,olmo,llama-bpe,refact,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
+tokenizer-{qwen2,olmo,llama-bpe,refact,gpt-4o,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
 GGUF file states it (tokens, types, merges, pre) and cases: text as UTF-8 in hexadecimal, the ids of
 `encode(add_special_tokens=False)` and, where the vocabulary normalizes, the normalized text.
 """
@@ -24,6 +24,12 @@ VOCABULARY_SIZE = 1200
 CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{DIGITS}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+O200K = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{CONTRACTIONS}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 LANGUAGES = """
@@ -122,12 +128,14 @@ def make_tokenizer(name, corpus):
         splitter = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     else:
         pattern = CL100K.replace("{DIGITS}", "" if name == "qwen2" else "{1,3}")
+        if name == "gpt-4o":
+            pattern = O200K
         splitter = pre_tokenizers.Sequence([
             pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ])
     tokenizer.pre_tokenizer = splitter
-    if name not in ("llama-bpe", "refact"):
+    if name not in ("llama-bpe", "refact", "gpt-4o"):
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -265,7 +273,7 @@ def main():
     facts = json.dumps(unicode_facts(), separators=(",", ":")) + "\n"
     (here / "tokenizer-unicode.json").write_text(facts, encoding="utf-8")
     sources = [("qwen2", "qwen2"), ("olmo", "olmo"), ("llama-bpe", "llama-bpe"), ("refact", "refact"),
-               ("spm", ""), ("demo", "gpt-2")]
+               ("gpt-4o", "gpt-4o"), ("spm", ""), ("demo", "gpt-2")]
     for name, pre in sources:
         if name == "demo":
             tokenizer = Tokenizer.from_file(str(demo / "hf" / "tokenizer.json"))

@@ -120,7 +120,14 @@ struct HuggingFaceTokenizer {
       #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"# + digits
         + #"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
     }
-    return [(cl100k(""), "qwen2"), (cl100k("{1,3}"), "dbrx")]
+    let upper = #"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"#
+    let lower = #"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"#
+    let contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    let first = #"[^\r\n\p{L}\p{N}]?"#
+    let o200k =
+      "\(first)\(upper)*\(lower)+\(contractions)|\(first)\(upper)+\(lower)*\(contractions)"
+      + #"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
+    return [(cl100k(""), "qwen2"), (cl100k("{1,3}"), "dbrx"), (o200k, "gpt-4o")]
   }()
 
   private mutating func setRule(_ content: Content) throws(CheckpointError) {
@@ -159,7 +166,8 @@ struct HuggingFaceTokenizer {
     .invalidValue(
       path: path, key: key, found: found,
       expected:
-        "byte-level BPE as OLMoE, Qwen, Llama 3, GLM-4 and Granite have it, or with byte_fallback")
+        "byte-level BPE as OLMoE, Qwen, Llama 3, GLM-4, Granite and gpt-oss have it, or with byte_fallback"
+    )
   }
 
   /// The steps of a normalizer or pre-tokenizer, which may be a sequence of some.

@@ -17,6 +17,10 @@ enum PreTokenizer: String, CaseIterable, Sendable {
   case glm4 = "glm4"
   /// The rule of `dbrx`; a piece that is a token stays whole whatever the merges say (Llama 3).
   case llama3 = "llama-bpe"
+  /// `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|…)?`
+  /// `|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|…)?|\p{N}{1,3}`
+  /// `| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+` (OpenAI's o200k: gpt-oss)
+  case gpt4o = "gpt-4o"
   /// The rule of `dbrx` with each number a piece, on text in normalization form C (Qwen 2 and 3).
   case qwen2 = "qwen2"
 
@@ -33,6 +37,7 @@ enum PreTokenizer: String, CaseIterable, Sendable {
     case .refact: gpt2PieceEnd(in: text, from: start, splitsNumbers: true)
     case .dbrx, .glm4, .llama3: cl100kPieceEnd(in: text, from: start, digitLimit: 3)
     case .qwen2: cl100kPieceEnd(in: text, from: start, digitLimit: 1)
+    case .gpt4o: o200kPieceEnd(in: text, from: start)
     }
   }
 }
@@ -86,6 +91,68 @@ private func cl100kPieceEnd(in text: Span<UInt8>, from start: Int, digitLimit: I
   return run.lastLineBreakEnd ?? run.pieceEnd
 }
 
+/// The rule of OpenAI's o200k; its alternatives in their order.
+private func o200kPieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
+  let first = TextSymbol(in: text, at: start)
+  let (kind, next) = (first.kind, start + first.byteCount)
+  // One symbol that is neither letter, number nor line break may come before a word, marks among them,
+  // which may also begin one.
+  let mayPrecede = kind == .space || kind == .other
+  let word =
+    (mayPrecede ? mixedWordEnd(in: text, from: next) : nil) ?? mixedWordEnd(in: text, from: start)
+    ?? capitalsEnd(in: text, from: mayPrecede ? next : start)
+  if let word { return contractionEnd(in: text, from: word, ignoringCase: true) ?? word }
+  if kind == .number {
+    return runEnd(of: .number, in: text, from: start, symbolLimit: 3)
+  }
+  let isSpaceBeforeOther =
+    first.scalar == " " && next < text.count && TextSymbol(in: text, at: next).kind == .other
+  if kind == .other || isSpaceBeforeOther {
+    var end = runEnd(of: .other, in: text, from: kind == .other ? start : next)
+    while end < text.count,
+      [UInt8(ascii: "\r"), UInt8(ascii: "\n"), UInt8(ascii: "/")].contains(text[end])
+    {
+      end += 1
+    }
+    return end
+  }
+  let run = WhitespaceRun(in: text, from: start)
+  return run.lastLineBreakEnd ?? run.pieceEnd
+}
+
+/// The end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+` at `start`, or nil if it does not
+/// match there.
+private func mixedWordEnd(in text: Span<UInt8>, from start: Int) -> Int? {
+  var end = start
+  // Where the last symbol of the first class ends that is of the second too.
+  var lastOfBoth: Int?
+  while end < text.count {
+    let symbol = TextSymbol(in: text, at: end)
+    guard let wordCase = symbol.wordCase, wordCase != .lower else { break }
+    end += symbol.byteCount
+    if wordCase == .neither { lastOfBoth = end }
+  }
+  let capitals = end
+  while end < text.count {
+    let symbol = TextSymbol(in: text, at: end)
+    guard let wordCase = symbol.wordCase, wordCase != .upper else { break }
+    end += symbol.byteCount
+  }
+  return end > capitals ? end : lastOfBoth
+}
+
+/// The end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+` at `start`, where no lower case follows; nil if it does not
+/// match there.
+private func capitalsEnd(in text: Span<UInt8>, from start: Int) -> Int? {
+  var end = start
+  while end < text.count {
+    let symbol = TextSymbol(in: text, at: end)
+    guard let wordCase = symbol.wordCase, wordCase != .lower else { break }
+    end += symbol.byteCount
+  }
+  return end > start ? end : nil
+}
+
 /// A run of white space that starts at a given place.
 private struct WhitespaceRun {
   /// Where `\s+(?!\S)|\s+` ends: the last symbol of a run that is followed by something else
@@ -136,7 +203,7 @@ private func runEnd(
 private func contractionEnd(
   in text: Span<UInt8>, from start: Int, ignoringCase: Bool
 ) -> Int? {
-  guard text[start] == UInt8(ascii: "'"), start + 1 < text.count else { return nil }
+  guard start + 1 < text.count, text[start] == UInt8(ascii: "'") else { return nil }
   let first = TextSymbol(in: text, at: start + 1)
   let second = start + 2 < text.count ? asciiLetter(text[start + 2], ignoringCase) : 0
   // The long s is the one letter outside ASCII that folds to a letter of the contractions.

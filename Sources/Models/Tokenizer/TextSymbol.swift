@@ -61,6 +61,34 @@ struct TextSymbol {
     return Self.kind(of: scalar)
   }
 
+  /// What rules tell apart within words.
+  enum WordCase {
+    /// General categories Lu and Lt.
+    case upper
+    /// General category Ll.
+    case lower
+    /// The other letters, and marks: Lm, Lo and M.
+    case neither
+  }
+
+  /// The case of a letter or mark; nil for all else.
+  var wordCase: WordCase? {
+    guard let scalar else { return nil }
+    switch scalar.value {
+    case 0x41...0x5a: return .upper
+    case 0x61...0x7a: return .lower
+    case ..<0x80: return nil
+    default: break
+    }
+    switch scalar.properties.generalCategory {
+    case .uppercaseLetter, .titlecaseLetter: return .upper
+    case .lowercaseLetter: return .lower
+    case .modifierLetter, .otherLetter, .nonspacingMark, .spacingMark, .enclosingMark:
+      return .neither
+    default: return nil
+    }
+  }
+
   /// The length of the sequence that a non-ASCII `lead` byte opens; 0 if it opens none.
   static func sequenceLength(lead: UInt8) -> Int {
     switch lead {
