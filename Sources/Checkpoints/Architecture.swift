@@ -20,6 +20,8 @@ package enum Architecture: String, CaseIterable, Sendable {
   case ernie = "ernie4_5-moe"
   /// gpt-oss (arXiv 2508.10925).
   case gptOSS = "gpt-oss"
+  /// DeepSeek-V2 and V2-Lite (arXiv 2405.04434), DeepSeek-V3 and R1 (arXiv 2412.19437), Kimi-K2.
+  case deepSeek2 = "deepseek2"
 }
 
 /// What the RMS norm of queries and keys runs over.
@@ -55,6 +57,10 @@ package struct RouterRule: Sendable, Equatable {
   package var normalizesTopK = true
   /// What the weights are multiplied by then.
   package var scale: Float = 1
+  /// Groups of as many experts, of which a token's come from the best `usedGroups` only (arXiv 2405.04434,
+  /// section 2.2.2): those whose best expert, or with the sigmoid the sum of the best two, is the largest.
+  package var groups = 1
+  package var usedGroups = 1
 }
 
 /// The parts of an architecture that all of its models share.
@@ -82,6 +88,10 @@ package struct ArchitectureTraits: Sendable {
   package private(set) var hasSinks = false
   /// Whether every other layer, from the first on, sees a window of positions only.
   package private(set) var alternatesWindow = false
+  /// Whether attention is latent, in the form of `LatentAttention`.
+  package private(set) var isLatent = false
+  /// Whether files state how the router chooses.
+  package private(set) var statesRouter = false
   /// What gate and up products become.
   package private(set) var activation = GatedActivation.silu
   /// Whether the borders of YaRN's ramp are rounded to whole pairs.
@@ -122,6 +132,10 @@ package struct ArchitectureTraits: Sendable {
       activation = .clamped(alpha: 1.702, limit: 7)
       feedForwardNorm = "post_attention_norm"
       roundsRamp = false
+    case .deepSeek2:
+      (isLatent, rotaryPairs) = (true, .neighbours)
+      statesRouter = true
+      (mayBeginDense, mayPredictFurther) = (true, true)
     }
   }
 }

@@ -37,7 +37,7 @@ extension ArchitectureKeys {
     case .qwen2moe:
       // Files from before the key was; all experts of a token were stated together.
       return max(1, try count("feed_forward_length", maximum: 1 << 24) / topK)
-    case .qwen3moe, .glm4moe, .ernie:
+    case .qwen3moe, .glm4moe, .ernie, .deepSeek2:
       return try count(key, maximum: 1 << 24)
     }
   }
@@ -57,7 +57,7 @@ extension ArchitectureKeys {
       return try count("feed_forward_length", maximum: 1 << 24)
     case .granitemoe, .ernie:
       return try sizeFromZero(sizeKey, maximum: 1 << 24)
-    case .glm4moe:
+    case .glm4moe, .deepSeek2:
       return expert * (try sizeFromZero(countKey, maximum: 256))
     }
   }
@@ -72,6 +72,7 @@ extension ArchitectureKeys {
   func routerRule(
     _ traits: ArchitectureTraits, firstExpertLayer: Int, _ checkpoint: Checkpoint
   ) throws(CheckpointError) -> RouterRule {
+    if traits.statesRouter { return try statedRouterRule(firstExpertLayer, checkpoint) }
     var rule = traits.router
     // 0 is "not stated", 1 softmax, 2 sigmoid, 3 softmax of the chosen experts' scores, which is softmax with
     // weights divided by their sum (`llama_expert_gating_func_type`).
@@ -97,6 +98,40 @@ extension ArchitectureKeys {
       throw invalid(scale, "\(found)", "1, as nothing else is supported")
     }
     rule.scale = found
+    return rule
+  }
+
+  /// The rule of a file that states all of it.
+  private func statedRouterRule(
+    _ firstExpertLayer: Int, _ checkpoint: Checkpoint
+  ) throws(CheckpointError) -> RouterRule {
+    var rule = RouterRule()
+    let (gating, scale) = ("expert_gating_func", "expert_weights_scale")
+    switch try source.integerIfPresent(name(gating)) ?? 0 {
+    case 0, 1: rule.gating = .softmax
+    case 2: rule.gating = .sigmoid
+    case let found: throw invalid(gating, "\(found)", "1 (softmax) or 2 (sigmoid)")
+    }
+    rule.hasCorrection = checkpoint.tensors["blk.\(firstExpertLayer).exp_probs_b.bias"] != nil
+    rule.normalizesTopK = try source.boolIfPresent(name("expert_weights_norm")) ?? false
+    if let found = try source.floatIfPresent(name(scale)), found != 0 {
+      guard found.isFinite, found > 0 else { throw invalid(scale, "\(found)", "a number above 0") }
+      rule.scale = found
+    }
+    let (groupsKey, usedKey) = ("expert_group_count", "expert_group_used_count")
+    let groups = try source.integerIfPresent(name(groupsKey)) ?? 0
+    guard groups > 1 else { return rule }
+    let experts = try count("expert_count", maximum: 65_536)
+    let topK = try count("expert_used_count", maximum: experts)
+    // With the sigmoid the best two of a group count.
+    guard experts % groups == 0, experts / groups >= (rule.gating == .sigmoid ? 2 : 1) else {
+      throw invalid(groupsKey, "\(groups)", "a divisor of \(experts) experts")
+    }
+    rule.groups = groups
+    rule.usedGroups = try count(usedKey, maximum: groups)
+    guard rule.usedGroups * (experts / groups) >= topK else {
+      throw invalid(usedKey, "\(rule.usedGroups)", "groups of \(topK) experts or more together")
+    }
     return rule
   }
 

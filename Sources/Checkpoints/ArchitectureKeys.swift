@@ -69,7 +69,7 @@ struct ArchitectureKeys {
     if !traits.mayBeginDense { try expect("leading_dense_block_count", integer: 0) }
     if !traits.mayPredictFurther { try expect("nextn_predict_layers", integer: 0) }
     try expect("interleave_moe_layer_step", integer: 1)
-    for key in ["expert_group_count", "expert_group_used_count"] {
+    for key in ["expert_group_count", "expert_group_used_count"] where !traits.statesRouter {
       if let found = try source.integerIfPresent(name(key)), found > 1 {
         throw invalid(key, "\(found)", "at most 1, as nothing else is supported")
       }
@@ -111,9 +111,12 @@ struct ArchitectureKeys {
   private func yarn(
     factor: Float, contextLength: Int, _ traits: ArchitectureTraits
   ) throws(CheckpointError) -> YarnScaling {
-    let multiplier = "rope.scaling.yarn_log_multiplier"
-    if let found = try source.floatIfPresent(name(multiplier)), found != 0 {
-      throw invalid(multiplier, "\(found)", "0, as nothing else is supported")
+    let multiplierKey = "rope.scaling.yarn_log_multiplier"
+    let multiplier = try source.floatIfPresent(name(multiplierKey)) ?? 0
+    guard traits.isLatent ? (0...10).contains(multiplier) : multiplier == 0 else {
+      throw invalid(
+        multiplierKey, "\(multiplier)",
+        traits.isLatent ? "0 to 10" : "0, as nothing else is supported")
     }
     let extrapolation = "rope.scaling.yarn_ext_factor"
     let extrapolationFactor = try source.floatIfPresent(name(extrapolation)) ?? 1
@@ -131,6 +134,6 @@ struct ArchitectureKeys {
       attentionFactor: attentionFactor ?? olderFactor ?? 1,
       betaFast: try positiveIfPresent("rope.scaling.yarn_beta_fast") ?? 32,
       betaSlow: try positiveIfPresent("rope.scaling.yarn_beta_slow") ?? 1,
-      roundsRamp: traits.roundsRamp)
+      roundsRamp: traits.roundsRamp, logMultiplier: traits.isLatent ? multiplier : nil)
   }
 }

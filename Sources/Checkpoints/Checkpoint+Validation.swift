@@ -87,6 +87,7 @@ struct ExpectedTensor {
   /// Attention of a layer, and its two norms.
   static func attention(layer: Int, _ model: ModelDescription) -> [ExpectedTensor] {
     let prefix = "blk.\(layer)"
+    if let latent = model.latent { return self.latent(prefix, latent, model) }
     var tensors = [
       vector("\(prefix).attn_norm.weight", model.hiddenSize),
       matrix("\(prefix).attn_q.weight", [model.hiddenSize, model.querySize]),
@@ -115,6 +116,31 @@ struct ExpectedTensor {
         vector("\(prefix).attn_k_norm.weight", sizes.1),
       ]
     }
+    return tensors
+  }
+
+  /// Latent attention of a layer, and its norms: a head's part of the compressed row's matrices after the other.
+  private static func latent(
+    _ prefix: String, _ latent: LatentAttention, _ model: ModelDescription
+  ) -> [ExpectedTensor] {
+    let rank = latent.keyValueRank
+    var tensors = [
+      vector("\(prefix).attn_norm.weight", model.hiddenSize),
+      matrix("\(prefix).attn_kv_a_mqa.weight", [model.hiddenSize, latent.rowSize]),
+      vector("\(prefix).attn_kv_a_norm.weight", rank),
+      matrix("\(prefix).attn_k_b.weight", [latent.plainDimension, rank, model.headCount]),
+      matrix("\(prefix).attn_v_b.weight", [rank, latent.valueDimension, model.headCount]),
+      matrix("\(prefix).attn_output.weight", [model.attentionSize, model.hiddenSize]),
+      vector("\(prefix).\(model.feedForwardNorm).weight", model.hiddenSize),
+    ]
+    guard let queryRank = latent.queryRank else {
+      return tensors + [matrix("\(prefix).attn_q.weight", [model.hiddenSize, model.querySize])]
+    }
+    tensors += [
+      matrix("\(prefix).attn_q_a.weight", [model.hiddenSize, queryRank]),
+      vector("\(prefix).attn_q_a_norm.weight", queryRank),
+      matrix("\(prefix).attn_q_b.weight", [queryRank, model.querySize]),
+    ]
     return tensors
   }
 

@@ -1,3 +1,4 @@
+internal import Glibc
 package import Tensors
 
 /// How rotary angles are changed for contexts longer than those of the first training.
@@ -24,6 +25,14 @@ package struct YarnScaling: Sendable, Equatable {
   package let betaSlow: Float
   /// Whether the borders of the ramp between are rounded outward to whole pairs.
   package var roundsRamp = true
+  /// Where attention is latent: the temperature is no factor on the rotation, but one on the products of
+  /// queries and keys, (1 + logMultiplier ln(factor))^2 (`yarn_log_multiplier`; DeepSeek-V3's `mscale_all_dim`).
+  package var logMultiplier: Float?
+
+  /// The factor on cosines and sines.
+  package var magnitude: Float {
+    logMultiplier == nil ? attentionFactor * (0.1 * log(factor) + 1) : attentionFactor
+  }
 }
 
 /// The numbers of a model, as its checkpoint's metadata states them.
@@ -46,8 +55,10 @@ package struct ModelDescription: Sendable, Equatable {
   package let headCount: Int
   /// Key and value heads; each serves `headCount / kvHeadCount` query heads.
   package let kvHeadCount: Int
-  /// Values of a head.
+  /// Values of a head's query.
   package let headDimension: Int
+  /// The sizes of latent attention; nil: keys and values are kept as they are.
+  package let latent: LatentAttention?
   /// The first of them, which are rotated, and which of those go together.
   package let rotaryDimension: Int
   package let rotaryPairs: RotaryPairs
@@ -120,12 +131,17 @@ package struct ModelDescription: Sendable, Equatable {
     hiddenSize = try keys.count("embedding_length", maximum: 1 << 20)
     vocabularySize = try Self.vocabularySize(checkpoint, keys: keys)
     headCount = try keys.count("attention.head_count", maximum: 65_536)
+    latent = traits.isLatent ? try keys.latentAttention() : nil
     kvHeadCount =
-      try keys.countIfPresent("attention.head_count_kv", maximum: headCount) ?? headCount
+      latent != nil
+      ? 1 : try keys.countIfPresent("attention.head_count_kv", maximum: headCount) ?? headCount
     guard headCount % kvHeadCount == 0 else {
       throw keys.invalid("attention.head_count_kv", "\(kvHeadCount)", "a divisor of \(headCount)")
     }
-    headDimension = try Self.headDimension(keys, hiddenSize: hiddenSize, headCount: headCount)
+    headDimension =
+      if let latent { latent.queryDimension } else {
+        try Self.headDimension(keys, hiddenSize: hiddenSize, headCount: headCount)
+      }
     expertCount = try keys.count("expert_count", maximum: 65_536)
     expertsPerToken = try keys.count("expert_used_count", maximum: expertCount)
     expertFeedForwardSize = try keys.expertFeedForwardSize(architecture, topK: expertsPerToken)
@@ -133,7 +149,10 @@ package struct ModelDescription: Sendable, Equatable {
       architecture, expert: expertFeedForwardSize)
     gatesSharedExpert = traits.gatesSharedExpert
     router = try keys.routerRule(traits, firstExpertLayer: denseLayerCount, checkpoint)
-    rotaryDimension = try keys.rotaryDimension(of: headDimension)
+    rotaryDimension =
+      if let latent { latent.rotaryDimension } else {
+        try keys.rotaryDimension(of: headDimension)
+      }
     rotaryPairs =
       traits.permutesInGGUF && checkpoint.version == nil ? .halves : traits.rotaryPairs
     feedForwardNorm = traits.feedForwardNorm
@@ -148,13 +167,18 @@ package struct ModelDescription: Sendable, Equatable {
     func scale(_ key: String) throws(CheckpointError) -> Float? {
       traits.isScaled ? try keys.positiveIfPresent(key) : nil
     }
-    attentionScale = try scale("attention.scale") ?? 1 / Float(headDimension).squareRoot()
     embeddingScale = try scale("embedding_scale") ?? 1
     residualScale = try scale("residual_scale") ?? 1
     logitScale = try scale("logit_scale") ?? 1
     contextLength = try keys.count("context_length", maximum: 1 << 30)
     ropeBase = try keys.positiveIfPresent("rope.freq_base") ?? 10_000
     ropeScaling = try keys.ropeScaling(contextLength: contextLength, traits)
+    var temperature: Float = 1
+    if case .yarn(let yarn) = ropeScaling, let multiplier = yarn.logMultiplier {
+      temperature = 1 + multiplier * log(yarn.factor)
+    }
+    attentionScale =
+      try scale("attention.scale") ?? temperature * temperature / Float(headDimension).squareRoot()
     rmsEpsilon = try keys.positive("attention.layer_norm_rms_epsilon")
     qkvClamp = try keys.positiveIfPresent("attention.clamp_kqv")
     tiedOutput = checkpoint.tensors["output.weight"] == nil
@@ -173,6 +197,14 @@ package struct ModelDescription: Sendable, Equatable {
 
   /// The rows of the key projection, and of the value projection.
   package var keyValueSize: Int { kvHeadCount * headDimension }
+
+  /// What attention gives the output projection: all heads' values.
+  package var attentionSize: Int { headCount * (latent?.valueDimension ?? headDimension) }
+
+  /// The values that are kept of a key and of a value of a position, for each of `kvHeadCount` heads: of latent
+  /// attention one row for both.
+  package var cachedKeySize: Int { latent?.rowSize ?? headDimension }
+  package var cachedValueSize: Int { latent == nil ? headDimension : 0 }
 
   private static func vocabularySize(
     _ checkpoint: Checkpoint, keys: ArchitectureKeys

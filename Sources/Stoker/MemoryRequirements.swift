@@ -50,9 +50,7 @@ struct RunShape {
 
   /// - Parameter process: bytes the process holds before anything large is allocated.
   func requirements(process: Int) -> MemoryRequirements {
-    let cache = KeyValueCache.byteCount(
-      layers: description.layerCount, heads: description.kvHeadCount,
-      dimension: description.headDimension, capacity: context, type: keyValueType)
+    let cache = KeyValueCache.byteCount(description, capacity: context, type: keyValueType)
     let buffers = TransformerBuffers.byteCount(
       description, tokenCapacity: tokenCapacity, positions: context, threadCount: threadCount,
       kernels: kernels)

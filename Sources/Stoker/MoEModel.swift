@@ -84,9 +84,7 @@ public final class MoEModel {
       shape.layout.denseTensors, files: shape.files, engine: engine, kernels: shape.kernels,
       ledger: ledger)
     let cache = try KeyValueCache(
-      layers: shape.description.layerCount, heads: shape.description.kvHeadCount,
-      dimension: shape.description.headDimension, capacity: shape.context,
-      type: shape.keyValueType, ledger: ledger)
+      shape.description, capacity: shape.context, type: shape.keyValueType, ledger: ledger)
     let buffers = try TransformerBuffers(
       shape.description, tokenCapacity: shape.tokenCapacity, positions: shape.context,
       threadCount: shape.threadCount, kernels: shape.kernels, ledger: ledger)

@@ -40,7 +40,7 @@ public final class ModelFile {
     try opened.validateTensors(description)
     tokenizer = try Tokenizer(TokenizerVocabulary(opened))
     checkpointFiles = opened.files
-    attentionType = try opened.tensor("blk.0.attn_k.weight").type
+    attentionType = try opened.tensor("blk.0.attn_output.weight").type
   }
 
   /// The fewest and the most bytes `options` can be run with; reads no weight.

@@ -89,8 +89,8 @@ extension ModelFile {
       expertGroups: groups, expertBytes: layout.totalExpertByteCount,
       denseBytes: layout.denseByteCount,
       activeBytesPerToken: activeExperts + layout.denseByteCount - unreadEmbeddingByteCount,
-      keyValueBytesPerToken: description.layerCount * 2 * description.kvHeadCount
-        * description.headDimension * shape.keyValueType.byteCount,
+      keyValueBytesPerToken: KeyValueCache.byteCount(
+        description, capacity: 1, type: shape.keyValueType),
       context: shape.context, minimumBudget: needs.minimumBudget, fullBudget: needs.fullBudget)
   }
 

@@ -32,6 +32,8 @@ ARCHITECTURES = {
     "Glm4MoeForCausalLM": "glm4moe",
     "Ernie4_5_MoeForCausalLM": "ernie4_5-moe",
     "GptOssForCausalLM": "gpt-oss",
+    "DeepseekV2ForCausalLM": "deepseek2",
+    "DeepseekV3ForCausalLM": "deepseek2",
 }
 PERMUTED = {"llama", "granitemoe"}
 
@@ -47,6 +49,11 @@ LAYER_TENSORS = {
     "self_attn.q_norm.weight": "attn_q_norm.weight",
     "self_attn.k_norm.weight": "attn_k_norm.weight",
     "self_attn.o_proj.weight": "attn_output.weight",
+    "self_attn.q_a_proj.weight": "attn_q_a.weight",
+    "self_attn.q_a_layernorm.weight": "attn_q_a_norm.weight",
+    "self_attn.q_b_proj.weight": "attn_q_b.weight",
+    "self_attn.kv_a_proj_with_mqa.weight": "attn_kv_a_mqa.weight",
+    "self_attn.kv_a_layernorm.weight": "attn_kv_a_norm.weight",
     "self_attn.o_proj.bias": "attn_output.bias",
     "self_attn.sinks": "attn_sinks.weight",
     "post_attention_layernorm.weight": "ffn_norm.weight",
@@ -142,6 +149,11 @@ def write_gguf(
         if (fused := tensor(f"{source}shared_mlp.input_linear.weight")) is not None:
             for part, half in zip(("gate", "up"), np.split(fused, 2)):
                 add(f"blk.{layer}.ffn_{part}_shexp.weight", half)
+        if (both := tensor(f"{source}self_attn.kv_b_proj.weight")) is not None:
+            plain = config["qk_nope_head_dim"]
+            heads = both.reshape(config["num_attention_heads"], -1, both.shape[-1])
+            add(f"blk.{layer}.attn_k_b.weight", heads[:, :plain].swapaxes(1, 2))
+            add(f"blk.{layer}.attn_v_b.weight", heads[:, plain:])
         mixture = "block_sparse_moe" if architecture == "granitemoe" else "mlp"
         for suffix, gguf_suffix in EXPERT_TENSORS.items():
             experts = range(expert_count(config))
@@ -183,7 +195,7 @@ def refuse_unsupported(config: dict) -> None:
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         raise ValueError("the checkpoint has dense layers, but only all-MoE models are converted")
     rope_type = (config.get("rope_parameters") or {}).get("rope_type", "default")
-    if rope_type != "default" and config["model_type"] != "gpt_oss":
+    if rope_type != "default" and config["model_type"] not in ("gpt_oss", "deepseek_v3"):
         raise ValueError(f"rope_type is {rope_type!r}, but only 'default' is converted")
 
 
@@ -194,7 +206,8 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
     writer.add_embedding_length(config["hidden_size"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_head_count_kv(
+        1 if architecture == "deepseek2" else config["num_key_value_heads"])
     writer.add_rope_freq_base(config.get("rope_theta", rope["rope_theta"]))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_expert_count(expert_count(config))
@@ -226,6 +239,17 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
         writer.add_expert_weights_norm(config["norm_topk_prob"])
         writer.add_expert_group_count(config["n_group"])
         writer.add_expert_group_used_count(config["topk_group"])
+    if architecture == "deepseek2":
+        add_latent_attention(writer, config)
+        writer.add_leading_dense_block_count(config["first_k_dense_replace"])
+        writer.add_expert_shared_count(config["n_shared_experts"])
+        sigmoid = config["model_type"] == "deepseek_v3"
+        writer.add_expert_gating_func(
+            ExpertGatingFuncType.SIGMOID if sigmoid else ExpertGatingFuncType.SOFTMAX)
+        writer.add_expert_weights_scale(config["routed_scaling_factor"])
+        writer.add_expert_weights_norm(config["norm_topk_prob"])
+        writer.add_expert_group_count(config["n_group"])
+        writer.add_expert_group_used_count(config["topk_group"])
     if architecture == "gpt-oss":
         writer.add_sliding_window(config["sliding_window"])
         writer.add_expert_feed_forward_length(config["intermediate_size"])
@@ -240,6 +264,27 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
         writer.add_leading_dense_block_count(config["moe_layer_start_index"])
         writer.add_expert_shared_count(shared)
         writer.add_expert_shared_feed_forward_length(config["moe_intermediate_size"] * shared)
+
+
+def add_latent_attention(writer: GGUFWriter, config: dict) -> None:
+    """Attention as one head of compressed keys and values, and what that head stands for."""
+    rank, rotated = config["kv_lora_rank"], config["qk_rope_head_dim"]
+    if config["q_lora_rank"] is not None:
+        writer.add_q_lora_rank(config["q_lora_rank"])
+    writer.add_kv_lora_rank(rank)
+    writer.add_key_length(rank + rotated)
+    writer.add_value_length(rank)
+    writer.add_key_length_mla(config["qk_nope_head_dim"] + rotated)
+    writer.add_value_length_mla(config["v_head_dim"])
+    writer.add_rope_dimension_count(rotated)
+    rope = config["rope_parameters"]
+    if rope["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+        writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
+        writer.add_rope_scaling_yarn_log_mul(0.1 * rope["mscale_all_dim"])
 
 
 def add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:

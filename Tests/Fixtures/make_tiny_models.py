@@ -115,6 +115,26 @@ GPT_OSS = SMALL | {
         "truncate": False, "original_max_position_embeddings": 64,
     },
 }  # fmt: skip
+# As V2-Lite: queries are not compressed, the router is softmax alone.
+DEEPSEEK = SMALL | {
+    "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": None, "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8, "v_head_dim": 24, "n_routed_experts": 8, "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16, "n_shared_experts": 2, "first_k_dense_replace": 1,
+    "topk_method": "greedy", "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0,
+    "norm_topk_prob": False, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+}  # fmt: skip
+DEEPSEEK_V2 = DEEPSEEK | {
+    "q_lora_rank": 40, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2,
+    "routed_scaling_factor": 4.0,
+}  # fmt: skip
+DEEPSEEK_V3 = DEEPSEEK_V2 | {
+    "routed_scaling_factor": 2.5, "norm_topk_prob": True, "n_shared_experts": 1,
+    "n_routed_experts": 12,
+    "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "beta_fast": 8.0, "beta_slow": 1.0,
+        "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 64,
+    },
+}  # fmt: skip
 
 MODELS = {
     "tiny-olmoe": TinyModel(2, "Olmoe", OLMOE),
@@ -132,6 +152,9 @@ MODELS = {
     "tiny-glm4moe-air": TinyModel(1, "Glm4Moe", GLM4 | {"use_qk_norm": False}),
     "tiny-ernie4_5moe": TinyModel(1, "Ernie4_5_Moe", ERNIE, "1GB"),
     "tiny-gpt-oss": TinyModel(4, "GptOss", GPT_OSS),
+    "tiny-deepseek2-lite": TinyModel(2, "DeepseekV2", DEEPSEEK),
+    "tiny-deepseek2": TinyModel(1, "DeepseekV2", DEEPSEEK_V2),
+    "tiny-deepseek3": TinyModel(30, "DeepseekV3", DEEPSEEK_V3),
 }
 
 

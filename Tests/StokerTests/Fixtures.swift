@@ -23,7 +23,8 @@ enum Fixtures {
   static let tinyModels = [
     "tiny-olmoe", "tiny-olmoe-clip", "tiny-qwen3moe", "tiny-qwen3moe-tied", "tiny-mixtral",
     "tiny-qwen2moe", "tiny-granitemoe", "tiny-granitemoe-shared", "tiny-glm4moe",
-    "tiny-glm4moe-air", "tiny-ernie4_5moe", "tiny-gpt-oss",
+    "tiny-glm4moe-air", "tiny-ernie4_5moe", "tiny-gpt-oss", "tiny-deepseek2-lite",
+    "tiny-deepseek2", "tiny-deepseek3",
   ]
 
   /// Those that are there as transformers saves them too, one of each architecture.

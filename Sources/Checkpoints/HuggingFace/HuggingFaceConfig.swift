@@ -105,7 +105,7 @@ struct HuggingFaceConfig {
       metadata["\(architecture.rawValue).expert_weights_norm"] = .bool(normalizes)
     }
     switch architecture {
-    case .olmoe, .qwen3moe, .mixtral, .gptOSS: break
+    case .olmoe, .qwen3moe, .mixtral, .gptOSS, .deepSeek2: break
     case .qwen2moe:
       set(
         "expert_shared_feed_forward_length", try file.integer("shared_expert_intermediate_size"))

@@ -36,6 +36,8 @@ extension ModelShape {
     case .olmoe, .mixtral, .granitemoe:
       // Their experts' size goes by the name of the layer's.
       result.append(number("feed_forward_length", expertFeedForwardSize))
+    case .deepSeek2:
+      preconditionFailure("latent attention is not synthesized")
     case .qwen3moe:
       result += [
         number("feed_forward_length", expertFeedForwardSize * expertsPerToken), expertSize,

@@ -8,6 +8,7 @@ internal import Tensors
 /// first token, so the threads have no say in which tokens share one.
 struct AttentionLoop: ParallelWork {
   unowned let model: MoETransformer
+  let projections: TransformerLayer.Projections
   let layer: Int
   let position: Int
   let tokenCount: Int
@@ -77,16 +78,15 @@ struct AttentionLoop: ParallelWork {
 
   private func prepare(token: Int) {
     let shape = model.description
-    let weights = model.layers[layer]
     let query = model.buffers.queryRows[token]
     let key = model.buffers.keyRows[token]
     let value = model.buffers.valueRows[token]
-    if let biases = weights.biases {
+    if let biases = projections.biases {
       model.kernels.add(biases.query, to: query, count: shape.querySize)
       model.kernels.add(biases.key, to: key, count: shape.keyValueSize)
       model.kernels.add(biases.value, to: value, count: shape.keyValueSize)
     }
-    if let norms = weights.norms {
+    if let norms = projections.norms {
       normalize(query, heads: shape.headCount, weight: norms.query)
       normalize(key, heads: shape.kvHeadCount, weight: norms.key)
     }
@@ -99,10 +99,10 @@ struct AttentionLoop: ParallelWork {
     rotate(key, heads: shape.kvHeadCount, token: token)
     for head in 0..<shape.kvHeadCount {
       model.cache.store(
-        key + head * shape.headDimension, at: position + token,
+        key + head * shape.headDimension, count: shape.headDimension, at: position + token,
         of: model.cache.keys(layer: layer, head: head), kernels: model.kernels)
       model.cache.store(
-        value + head * shape.headDimension, at: position + token,
+        value + head * shape.headDimension, count: shape.headDimension, at: position + token,
         of: model.cache.values(layer: layer, head: head), kernels: model.kernels)
     }
   }

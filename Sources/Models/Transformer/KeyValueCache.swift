@@ -1,3 +1,4 @@
+package import Checkpoints
 internal import DirectIO
 package import ExpertRuntime
 package import Tensors
@@ -13,62 +14,60 @@ public enum KeyValueType: String, Sendable, Codable, CaseIterable {
   package var byteCount: Int { self == .f16 ? 2 : 4 }
 }
 
-/// Keys and values of every position so far, [layers][key, value][heads][positions, dimension], so
-/// that a head streams through consecutive rows.
+/// Keys and values of every position so far, [layers][heads][positions, values of a key], then the same of
+/// values, so that a head streams through consecutive rows.
 package final class KeyValueCache {
   /// The number of positions there is room for.
   package let capacity: Int
   package let type: KeyValueType
   private let heads: Int
-  private let dimension: Int
   private let memory: Arena
-  private let headByteCount: Int
+  private let keyByteCount: Int
+  private let valueByteCount: Int
 
-  /// The bytes of a cache of this shape.
+  /// The bytes of a cache for `model`.
   package static func byteCount(
-    layers: Int, heads: Int, dimension: Int, capacity: Int, type: KeyValueType
+    _ model: ModelDescription, capacity: Int, type: KeyValueType
   ) -> Int {
-    layers * 2 * heads * capacity * dimension * type.byteCount
+    model.layerCount * model.kvHeadCount * (model.cachedKeySize + model.cachedValueSize) * capacity
+      * type.byteCount
   }
 
   package init(
-    layers: Int, heads: Int, dimension: Int, capacity: Int, type: KeyValueType,
-    ledger: MemoryLedger
+    _ model: ModelDescription, capacity: Int, type: KeyValueType, ledger: MemoryLedger
   ) throws(RuntimeError) {
     self.capacity = capacity
     self.type = type
-    self.heads = heads
-    self.dimension = dimension
-    headByteCount = capacity * dimension * type.byteCount
+    heads = model.kvHeadCount
+    keyByteCount = capacity * model.cachedKeySize * type.byteCount
+    valueByteCount = capacity * model.cachedValueSize * type.byteCount
     memory = try ledger.allocate(
-      "key-value cache",
-      byteCount: Self.byteCount(
-        layers: layers, heads: heads, dimension: dimension, capacity: capacity, type: type))
+      "key-value cache", byteCount: Self.byteCount(model, capacity: capacity, type: type))
   }
 
-  /// The rows of one head's keys, [capacity, dimension].
+  /// The rows of one head's keys, [capacity, values of a key].
   package func keys(layer: Int, head: Int) -> UnsafeMutableRawPointer {
-    memory.base + (layer * 2 * heads + head) * headByteCount
+    memory.base + layer * heads * (keyByteCount + valueByteCount) + head * keyByteCount
   }
 
-  /// The rows of one head's values, [capacity, dimension].
+  /// The rows of one head's values, [capacity, values of a value].
   package func values(layer: Int, head: Int) -> UnsafeMutableRawPointer {
-    memory.base + ((layer * 2 + 1) * heads + head) * headByteCount
+    keys(layer: layer, head: heads) + head * valueByteCount
   }
 
-  /// Stores one row of `dimension` floats at `position` of a head's keys or values.
+  /// Stores one row of `count` floats at `position` of a head's keys or values, whose rows are as long.
   package func store(
-    _ row: UnsafePointer<Float>, at position: Int, of head: UnsafeMutableRawPointer,
+    _ row: UnsafePointer<Float>, count: Int, at position: Int, of head: UnsafeMutableRawPointer,
     kernels: Kernels
   ) {
     precondition(position < capacity, "the key-value cache is full")
-    let target = head + position * dimension * type.byteCount
+    let target = head + position * count * type.byteCount
     switch type {
     case .f16:
       kernels.storeHalf(
-        row, into: target.assumingMemoryBound(to: UInt16.self), count: dimension)
+        row, into: target.assumingMemoryBound(to: UInt16.self), count: count)
     case .f32:
-      target.assumingMemoryBound(to: Float.self).update(from: row, count: dimension)
+      target.assumingMemoryBound(to: Float.self).update(from: row, count: count)
     }
   }
 }

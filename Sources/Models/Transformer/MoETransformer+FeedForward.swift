@@ -56,13 +56,14 @@ extension MoETransformer {
   func choose(_ mixture: TransformerLayer.Mixture, of scores: UnsafeMutableBufferPointer<Float>) {
     let rule = description.router
     makeProbabilities(of: scores)
-    guard let correction = mixture.correction else {
+    guard mixture.correction != nil || rule.groups > 1 else {
       routing.appendTopK(
         of: UnsafeBufferPointer(scores), normalized: rule.normalizesTopK, scale: rule.scale)
       return
     }
     let choice = buffers.choice
-    for expert in scores.indices { choice[expert] = scores[expert] + correction[expert] }
+    for expert in scores.indices { choice[expert] = scores[expert] }
+    restrict(choice, mixture)
     routing.appendTopK(
       of: UnsafeBufferPointer(scores), choosing: UnsafeBufferPointer(choice),
       normalized: rule.normalizesTopK, scale: rule.scale)
@@ -75,9 +76,40 @@ extension MoETransformer {
     if let bias = mixture.routerBias {
       kernels.add(bias, to: scores.baseAddress!, count: scores.count)
     }
-    guard let correction = mixture.correction else { return }
+    guard mixture.correction != nil || description.router.groups > 1 else { return }
     makeProbabilities(of: scores)
-    for expert in scores.indices { scores[expert] += correction[expert] }
+    restrict(scores, mixture)
+  }
+
+  /// Makes of probabilities, in place, what is compared to choose experts: corrected, and without those of the
+  /// groups that are not the best.
+  private func restrict(
+    _ choice: UnsafeMutableBufferPointer<Float>, _ mixture: TransformerLayer.Mixture
+  ) {
+    if let correction = mixture.correction {
+      kernels.add(correction, to: choice.baseAddress!, count: choice.count)
+    }
+    let rule = description.router
+    guard rule.usedGroups < rule.groups else { return }
+    let size = choice.count / rule.groups
+    func score(_ group: Int) -> Float {
+      var best = (-Float.infinity, -Float.infinity)
+      for value in choice[group * size..<(group + 1) * size] {
+        if value > best.0 { best = (value, best.0) } else { best.1 = max(best.1, value) }
+      }
+      return rule.gating == .sigmoid ? best.0 + best.1 : best.0
+    }
+    withUnsafeTemporaryAllocation(of: Float.self, capacity: rule.groups) { scores in
+      for group in 0..<rule.groups { scores.initializeElement(at: group, to: score(group)) }
+      for group in 0..<rule.groups {
+        // Of groups that are as good the earlier one goes first.
+        let better = scores.indices.count {
+          scores[$0] > scores[group] || (scores[$0] == scores[group] && $0 < group)
+        }
+        guard better >= rule.usedGroups else { continue }
+        for expert in group * size..<(group + 1) * size { choice[expert] = -.infinity }
+      }
+    }
   }
 
   private func makeProbabilities(of scores: UnsafeMutableBufferPointer<Float>) {

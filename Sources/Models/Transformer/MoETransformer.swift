@@ -80,7 +80,9 @@ package final class MoETransformer {
     rotary = RotaryEmbedding(
       dimension: description.rotaryDimension, base: description.ropeBase,
       scaling: description.ropeScaling)
-    batch = ProductBatch(kernels: kernels, pool: pool, capacity: 4)
+    batch = ProductBatch(
+      kernels: kernels, pool: pool,
+      capacity: description.latent == nil ? 4 : max(4, description.headCount))
     runtime.activation = description.activation
     if description.hasOtherBiases {
       runtime.biases = (description.denseLayerCount..<description.layerCount).map { layer in
@@ -170,15 +172,20 @@ package final class MoETransformer {
     let input = buffers.input
     normalize(buffers.residual, weight: layer.attentionNorm, into: input.floats, count: count)
     input.quantize(0..<count, kernels: kernels, pool: pool)
-    append(layer.query, of: input, into: buffers.queryRows, count: count)
-    append(layer.key, of: input, into: buffers.keyRows, count: count)
-    append(layer.value, of: input, into: buffers.valueRows, count: count)
-    batch.run()
-    runtime.advanceReads()
-    let heads = AttentionLoop(
-      model: self, layer: block, position: position, tokenCount: count)
-    pool.run(heads.storing, chunkCount: count)
-    pool.run(heads, chunkCount: heads.chunkCount)
+    switch layer.attention {
+    case .grouped(let projections):
+      append(projections.query, of: input, into: buffers.queryRows, count: count)
+      append(projections.key, of: input, into: buffers.keyRows, count: count)
+      append(projections.value, of: input, into: buffers.valueRows, count: count)
+      batch.run()
+      runtime.advanceReads()
+      let heads = AttentionLoop(
+        model: self, projections: projections, layer: block, position: position, tokenCount: count)
+      pool.run(heads.storing, chunkCount: count)
+      pool.run(heads, chunkCount: heads.chunkCount)
+    case .latent(let projections):
+      attend(projections, block: block, position: position, count: count)
+    }
     runtime.advanceReads()
     buffers.mixed.quantize(0..<count, kernels: kernels, pool: pool)
     append(
@@ -190,7 +197,7 @@ package final class MoETransformer {
   }
 
   /// Puts one product on the batch.
-  private func append(
+  func append(
     _ matrix: Matrix, bias: UnsafePointer<Float>? = nil, of input: ActivationRows,
     into rows: TransformerBuffers.Rows, count: Int
   ) {

@@ -35,7 +35,7 @@ package struct RotaryEmbedding: Sendable {
         let interpolated = 1 - (1 - ramp) * yarn.extrapolationFactor
         return frequency / yarn.factor * interpolated + frequency * (1 - interpolated)
       }
-      magnitude = yarn.attentionFactor * (0.1 * log(yarn.factor) + 1)
+      magnitude = yarn.magnitude
     }
   }
 

@@ -14,11 +14,13 @@ package struct TransformerBuffers {
   let branch: UnsafeMutablePointer<Float>
   /// Normalised residual rows.
   let input: ActivationRows
-  /// Attention outputs, [tokens, heads * dimension].
+  /// Attention outputs, [tokens, all heads' values].
   let mixed: ActivationRows
   let query: UnsafeMutablePointer<Float>
   let key: UnsafeMutablePointer<Float>
   let value: UnsafeMutablePointer<Float>
+  /// For latent attention; nil without it.
+  let latent: LatentBuffers?
   /// Rotation of each token's position, [tokens, dimension / 2].
   let cosines: UnsafeMutablePointer<Float>
   let sines: UnsafeMutablePointer<Float>
@@ -88,16 +90,21 @@ package struct TransformerBuffers {
     input = ActivationRows(
       capacity: inputCapacity, columns: model.hiddenSize, kernels: kernels, cursor: &cursor)
     mixed = ActivationRows(
-      capacity: tokenCapacity, columns: queries, kernels: kernels, cursor: &cursor)
+      capacity: tokenCapacity, columns: model.attentionSize, kernels: kernels, cursor: &cursor)
     query = cursor.take(tokenCapacity * queries)
-    key = cursor.take(tokenCapacity * model.kvHeadCount * model.headDimension)
-    value = cursor.take(tokenCapacity * model.kvHeadCount * model.headDimension)
+    key = cursor.take(tokenCapacity * model.kvHeadCount * model.cachedKeySize)
+    value = cursor.take(tokenCapacity * model.kvHeadCount * model.cachedValueSize)
+    latent = model.latent.map {
+      LatentBuffers(
+        $0, heads: model.headCount, tokenCapacity: tokenCapacity, kernels: kernels, cursor: &cursor)
+    }
     cosines = cursor.take(tokenCapacity * pairs)
     sines = cursor.take(tokenCapacity * pairs)
     scoresOfWorker = min(Kernels.attentionBlockTokens, tokenCapacity) * (positions + 1)
     allScores = cursor.take(threadCount * scoresOfWorker)
     router = cursor.take(tokenCapacity * model.expertCount)
-    let choiceCount = model.router.hasCorrection ? model.expertCount : 0
+    let choiceCount =
+      model.router.hasCorrection || model.router.groups > 1 ? model.expertCount : 0
     choice = UnsafeMutableBufferPointer(start: cursor.take(choiceCount), count: choiceCount)
     let sharedCount = model.sharedFeedForwardSize == 0 ? 0 : tokenCapacity
     shared = cursor.take(sharedCount * model.hiddenSize)
@@ -123,12 +130,14 @@ package struct TransformerBuffers {
     func point(_ rows: Rows, at base: UnsafeMutablePointer<Float>, width: Int, count: Int) {
       for row in 0..<count { (rows + row).initialize(to: base + row * width) }
     }
-    let keys = model.kvHeadCount * model.headDimension
+    let keys = model.kvHeadCount * model.cachedKeySize
+    let values = model.kvHeadCount * model.cachedValueSize
     point(branchRows, at: branch, width: model.hiddenSize, count: tokenCapacity)
     point(
       queryRows, at: query, width: model.headCount * model.headDimension, count: tokenCapacity)
     point(keyRows, at: key, width: keys, count: tokenCapacity)
-    point(valueRows, at: value, width: keys, count: tokenCapacity)
+    point(valueRows, at: value, width: values, count: tokenCapacity)
+    latent?.bind(tokenCapacity: tokenCapacity)
     point(routerRows, at: router, width: model.expertCount, count: tokenCapacity)
     point(logitRows, at: logits, width: model.vocabularySize, count: Self.logitRowCount)
     if model.sharedFeedForwardSize > 0 {

@@ -4,13 +4,8 @@ internal import Tensors
 /// The weights of a layer that every token uses; those of the experts are the runtime's.
 struct TransformerLayer {
   let attentionNorm: UnsafePointer<Float>
-  let query: Matrix
-  let key: Matrix
-  let value: Matrix
+  let attention: Attention
   let output: Matrix
-  /// Added to queries, keys and values.
-  let biases: (query: UnsafePointer<Float>, key: UnsafePointer<Float>, value: UnsafePointer<Float>)?
-  let norms: (query: UnsafePointer<Float>, key: UnsafePointer<Float>)?
   /// Added to what `output` gives.
   let outputBias: UnsafePointer<Float>?
   /// The score of each head that has no value, [heads].
@@ -18,6 +13,22 @@ struct TransformerLayer {
   /// Before what follows attention.
   let feedForwardNorm: UnsafePointer<Float>
   let feedForward: FeedForward
+
+  /// What makes queries, keys and values.
+  enum Attention {
+    case grouped(Projections)
+    case latent(LatentProjections)
+  }
+
+  struct Projections {
+    let query: Matrix
+    let key: Matrix
+    let value: Matrix
+    /// Added to queries, keys and values.
+    let biases:
+      (query: UnsafePointer<Float>, key: UnsafePointer<Float>, value: UnsafePointer<Float>)?
+    let norms: (query: UnsafePointer<Float>, key: UnsafePointer<Float>)?
+  }
 
   /// What follows attention.
   enum FeedForward {
@@ -42,16 +53,18 @@ struct TransformerLayer {
     func matrix(_ part: String) -> Matrix { weights.matrix("blk.\(layer).\(part).weight") }
     func vector(_ part: String) -> UnsafePointer<Float> { weights.vector("blk.\(layer).\(part)") }
     attentionNorm = vector("attn_norm.weight")
-    query = matrix("attn_q")
-    key = matrix("attn_k")
-    value = matrix("attn_v")
+    if let latent = model.latent {
+      attention = .latent(LatentProjections(layer, latent, weights: weights))
+    } else {
+      attention = .grouped(
+        Projections(
+          query: matrix("attn_q"), key: matrix("attn_k"), value: matrix("attn_v"),
+          biases: model.hasProjectionBias
+            ? (vector("attn_q.bias"), vector("attn_k.bias"), vector("attn_v.bias")) : nil,
+          norms: model.queryKeyNorm == nil
+            ? nil : (vector("attn_q_norm.weight"), vector("attn_k_norm.weight"))))
+    }
     output = matrix("attn_output")
-    biases =
-      model.hasProjectionBias
-      ? (vector("attn_q.bias"), vector("attn_k.bias"), vector("attn_v.bias")) : nil
-    norms =
-      model.queryKeyNorm == nil
-      ? nil : (vector("attn_q_norm.weight"), vector("attn_k_norm.weight"))
     outputBias = model.hasOtherBiases ? vector("attn_output.bias") : nil
     sinks = model.hasSinks ? vector("attn_sinks.weight") : nil
     feedForwardNorm = vector("\(model.feedForwardNorm).weight")

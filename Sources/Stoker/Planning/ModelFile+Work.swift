@@ -33,8 +33,7 @@ extension ModelFile {
         ]
       },
       keyValueBytesPerPosition: KeyValueCache.byteCount(
-        layers: description.layerCount, heads: description.kvHeadCount,
-        dimension: description.headDimension, capacity: 1, type: shape.keyValueType),
+        description, capacity: 1, type: shape.keyValueType),
       chunkTokens: shape.tokenCapacity)
   }
 }
