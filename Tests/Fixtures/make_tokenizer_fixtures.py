@@ -5,7 +5,7 @@ Made with Python 3.11 and tokenizers 0.23.3; the seed below fixes the random cas
     python Tests/Fixtures/make_tokenizer_fixtures.py --shared ../shared
 
 Writes tokenizer-unicode.json (character classes and normalization, one entry per fact) and
-tokenizer-{qwen2,olmo,llama-bpe,refact,gpt-4o,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
+tokenizer-{qwen2,olmo,llama-bpe,refact,gpt-4o,deepseek-v3,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
 GGUF file states it (tokens, types, merges, pre) and cases: text as UTF-8 in hexadecimal, the ids of
 `encode(add_special_tokens=False)` and, where the vocabulary normalizes, the normalized text.
 """
@@ -30,6 +30,11 @@ UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 O200K = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{CONTRACTIONS}"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DEEPSEEK3 = (
+    r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
 
 LANGUAGES = """
@@ -124,6 +129,11 @@ def make_tokenizer(name, corpus):
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ])
+    elif name == "deepseek-v3":
+        splitter = pre_tokenizers.Sequence([
+            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in DEEPSEEK3),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ])
     elif name == "olmo":
         splitter = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     else:
@@ -135,7 +145,7 @@ def make_tokenizer(name, corpus):
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ])
     tokenizer.pre_tokenizer = splitter
-    if name not in ("llama-bpe", "refact", "gpt-4o"):
+    if name not in ("llama-bpe", "refact", "gpt-4o", "deepseek-v3"):
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -273,7 +283,8 @@ def main():
     facts = json.dumps(unicode_facts(), separators=(",", ":")) + "\n"
     (here / "tokenizer-unicode.json").write_text(facts, encoding="utf-8")
     sources = [("qwen2", "qwen2"), ("olmo", "olmo"), ("llama-bpe", "llama-bpe"), ("refact", "refact"),
-               ("gpt-4o", "gpt-4o"), ("spm", ""), ("demo", "gpt-2")]
+               ("gpt-4o", "gpt-4o"), ("deepseek-v3", "deepseek-v3"),
+               ("spm", ""), ("demo", "gpt-2")]
     for name, pre in sources:
         if name == "demo":
             tokenizer = Tokenizer.from_file(str(demo / "hf" / "tokenizer.json"))

@@ -26,7 +26,7 @@ struct TokenizerFixture: Decodable {
   var eos: Int32
   var cases: [Case]
 
-  static let names = ["qwen2", "olmo", "llama-bpe", "refact", "gpt-4o", "demo"]
+  static let names = ["qwen2", "olmo", "llama-bpe", "refact", "gpt-4o", "deepseek-v3", "demo"]
 
   static func load(_ name: String) throws -> TokenizerFixture {
     try loadFixture("tokenizer-\(name).json")

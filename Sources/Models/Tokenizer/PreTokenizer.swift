@@ -21,6 +21,10 @@ enum PreTokenizer: String, CaseIterable, Sendable {
   /// `|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|…)?|\p{N}{1,3}`
   /// `| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+` (OpenAI's o200k: gpt-oss)
   case gpt4o = "gpt-4o"
+  /// First `\p{N}{1,3}`, then `[一-龥぀-ゟ゠-ヿ]+`, and of what lies between
+  /// ``[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+``
+  /// `| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+` (DeepSeek-V3 and R1)
+  case deepSeek3 = "deepseek-v3"
   /// The rule of `dbrx` with each number a piece, on text in normalization form C (Qwen 2 and 3).
   case qwen2 = "qwen2"
 
@@ -38,6 +42,7 @@ enum PreTokenizer: String, CaseIterable, Sendable {
     case .dbrx, .glm4, .llama3: cl100kPieceEnd(in: text, from: start, digitLimit: 3)
     case .qwen2: cl100kPieceEnd(in: text, from: start, digitLimit: 1)
     case .gpt4o: o200kPieceEnd(in: text, from: start)
+    case .deepSeek3: deepSeek3PieceEnd(in: text, from: start)
     }
   }
 }
@@ -60,7 +65,7 @@ private func gpt2PieceEnd(
     }
   }
   if kind.isWhitespace {
-    return WhitespaceRun(in: text, from: start, endsAtNumber: splitsNumbers).pieceEnd
+    return WhitespaceRun(in: text, from: start) { splitsNumbers && $0.kind == .number }.pieceEnd
   }
   return runEnd(of: kind, in: text, from: runStart)
 }
@@ -154,38 +159,40 @@ private func capitalsEnd(in text: Span<UInt8>, from start: Int) -> Int? {
 }
 
 /// A run of white space that starts at a given place.
-private struct WhitespaceRun {
+struct WhitespaceRun {
   /// Where `\s+(?!\S)|\s+` ends: the last symbol of a run that is followed by something else
   /// is left to what follows, unless it is all there is.
   let pieceEnd: Int
   /// Where `\s*[\r\n]+` ends.
   let lastLineBreakEnd: Int?
 
-  /// - Parameter endsAtNumber: whether text is cut before numbers, so that a run before one is all there is.
-  init(in text: Span<UInt8>, from start: Int, endsAtNumber: Bool = false) {
+  /// - Parameter isCut: whether text is cut before a symbol, so that a run before it is all there is.
+  init(
+    in text: Span<UInt8>, from start: Int, isCut: (TextSymbol) -> Bool = { _ in false }
+  ) {
     var end = start
-    var isBeforeNumber = false
+    var isBeforeCut = false
     var lastSymbolStart = start
     var lineBreakEnd: Int?
     while end < text.count {
       let symbol = TextSymbol(in: text, at: end)
       let kind = symbol.kind
       guard kind.isWhitespace else {
-        isBeforeNumber = kind == .number
+        isBeforeCut = isCut(symbol)
         break
       }
       lastSymbolStart = end
       end += symbol.byteCount
       if kind == .lineBreak { lineBreakEnd = end }
     }
-    let isLast = end == text.count || endsAtNumber && isBeforeNumber
+    let isLast = end == text.count || isBeforeCut
     pieceEnd = isLast || lastSymbolStart == start ? end : lastSymbolStart
     lastLineBreakEnd = lineBreakEnd
   }
 }
 
 /// The end of the longest run of at most `symbolLimit` symbols of `kind`; `start` if there is none.
-private func runEnd(
+func runEnd(
   of kind: TextSymbol.Kind, in text: Span<UInt8>, from start: Int, symbolLimit: Int = .max
 ) -> Int {
   var end = start
