@@ -14,7 +14,8 @@ import common
 # Layers, so that a file has some 2 GB.
 MODELS = {
     "olmoe-1b-7b": 8, "qwen3-30b-a3b": 6, "mixtral-8x7b": 3, "qwen1.5-moe-a2.7b": 8,
-    "granite-3.1-3b-a800m": 32, "glm-4.5-air": 3, "ernie-4.5-21b-a3b": 6,
+    "granite-3.1-3b-a800m": 32, "glm-4.5-air": 3, "ernie-4.5-21b-a3b": 6, "gpt-oss-20b": 4,
+    "deepseek-v2-lite": 7,
 }
 CONTEXT = 256
 

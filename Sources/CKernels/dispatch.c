@@ -37,31 +37,35 @@ ckernels_set ckernels_best_set(void) { return CKernelsPortable; }
 
 /// The kernels of a type, by set, and the number of tokens from which packing pays.
 ///
-/// The numbers are where the figures of `KernelBenchmark` cross; AVX-512's are AVX2's, as no machine
-/// with it has been measured.
+/// The numbers are where the figures of `KernelBenchmark` cross.
 static const struct {
   matmul_function by_rows[3], packed[3];
   uint8_t packed_from[3];
 } kernels[TYPE_COUNT] = {
-    KERNELS(TYPE_F32, f32, 12, 12),   KERNELS(TYPE_F16, f16, 24, 24),
-    KERNELS(TYPE_BF16, bf16, 24, 24), KERNELS(TYPE_Q4_0, q4_0, 12, 12),
-    KERNELS(TYPE_Q4_1, q4_1, 8, 8),   KERNELS(TYPE_Q5_0, q5_0, 8, 8),
-    KERNELS(TYPE_Q5_1, q5_1, 6, 6),   KERNELS(TYPE_Q8_0, q8_0, 28, 28),
-    KERNELS(TYPE_Q4_K, q4_k, 12, 12), KERNELS(TYPE_Q5_K, q5_k, 12, 12),
-    KERNELS(TYPE_Q6_K, q6_k, 20, 20),
-    KERNELS(TYPE_Q2_K, q2_k, 12, 12),
-    KERNELS(TYPE_Q3_K, q3_k, 12, 12),
-    KERNELS(TYPE_Q8_K, q8_k, 12, 12),
-    KERNELS(TYPE_IQ4_NL, iq4_nl, 12, 12),
-    KERNELS(TYPE_IQ4_XS, iq4_xs, 12, 12),
-    KERNELS(TYPE_MXFP4, mxfp4, 12, 12),
-    KERNELS(TYPE_IQ2_XXS, iq2_xxs, 12, 12),
-    KERNELS(TYPE_IQ2_XS, iq2_xs, 12, 12),
-    KERNELS(TYPE_IQ2_S, iq2_s, 12, 12),
-    KERNELS(TYPE_IQ3_XXS, iq3_xxs, 12, 12),
-    KERNELS(TYPE_IQ3_S, iq3_s, 12, 12),
-    KERNELS(TYPE_IQ1_S, iq1_s, 12, 12),
-    KERNELS(TYPE_IQ1_M, iq1_m, 12, 12),
+    KERNELS(TYPE_F32, f32, 12, 8),
+    KERNELS(TYPE_F16, f16, 24, 16),
+    KERNELS(TYPE_BF16, bf16, 24, 16),
+    KERNELS(TYPE_Q4_0, q4_0, 12, 16),
+    KERNELS(TYPE_Q4_1, q4_1, 8, 12),
+    KERNELS(TYPE_Q5_0, q5_0, 8, 16),
+    KERNELS(TYPE_Q5_1, q5_1, 6, 12),
+    KERNELS(TYPE_Q8_0, q8_0, 28, 24),
+    KERNELS(TYPE_Q4_K, q4_k, 12, 20),
+    KERNELS(TYPE_Q5_K, q5_k, 12, 24),
+    KERNELS(TYPE_Q6_K, q6_k, 20, 32),
+    KERNELS(TYPE_Q2_K, q2_k, 6, 12),
+    KERNELS(TYPE_Q3_K, q3_k, 6, 12),
+    KERNELS(TYPE_Q8_K, q8_k, 64, 24),
+    KERNELS(TYPE_IQ4_NL, iq4_nl, 12, 16),
+    KERNELS(TYPE_IQ4_XS, iq4_xs, 20, 16),
+    KERNELS(TYPE_MXFP4, mxfp4, 6, 12),
+    KERNELS(TYPE_IQ2_XXS, iq2_xxs, 6, 12),
+    KERNELS(TYPE_IQ2_XS, iq2_xs, 6, 12),
+    KERNELS(TYPE_IQ2_S, iq2_s, 6, 12),
+    KERNELS(TYPE_IQ3_XXS, iq3_xxs, 6, 12),
+    KERNELS(TYPE_IQ3_S, iq3_s, 6, 12),
+    KERNELS(TYPE_IQ1_S, iq1_s, 6, 6),
+    KERNELS(TYPE_IQ1_M, iq1_m, 4, 6),
 };
 
 bool ckernels_supports(uint32_t type) {

@@ -1,6 +1,6 @@
 /// The sizes of multi-head latent attention (arXiv 2405.04434, section 2.1): keys and values of all heads are
 /// made of one compressed row for each position, which is all that is kept of it.
-package struct LatentAttention: Sendable, Equatable {
+package struct LatentAttention: Sendable, Hashable {
   /// Values that queries are compressed to; nil: they are not.
   package let queryRank: Int?
   /// Values of the compressed row.
@@ -11,6 +11,17 @@ package struct LatentAttention: Sendable, Equatable {
   package let rotaryDimension: Int
   /// Values of a head's value.
   package let valueDimension: Int
+
+  package init(
+    queryRank: Int?, keyValueRank: Int, plainDimension: Int, rotaryDimension: Int,
+    valueDimension: Int
+  ) {
+    self.queryRank = queryRank
+    self.keyValueRank = keyValueRank
+    self.plainDimension = plainDimension
+    self.rotaryDimension = rotaryDimension
+    self.valueDimension = valueDimension
+  }
 
   /// Values of a head's query.
   package var queryDimension: Int { plainDimension + rotaryDimension }

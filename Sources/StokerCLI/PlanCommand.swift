@@ -119,8 +119,10 @@ struct PlanArguments: ParsableArguments {
   var shape: String?
 
   @Option(
-    help: ArgumentHelp("The element type of a named shape's matrices.", valueName: "type"))
-  var type: String = "Q4_K"
+    help: ArgumentHelp(
+      "The element type of a named shape's matrices. Default: Q4_K, gpt-oss MXFP4.",
+      valueName: "type"))
+  var type: String?
 
   @Option(
     help: ArgumentHelp(

@@ -5,7 +5,7 @@ Made with Python 3.11 and tokenizers 0.23.3; the seed below fixes the random cas
     python Tests/Fixtures/make_tokenizer_fixtures.py --shared ../shared
 
 Writes tokenizer-unicode.json (character classes and normalization, one entry per fact) and
-tokenizer-{qwen2,olmo,llama-bpe,refact,gpt-4o,deepseek-v3,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
+tokenizer-{qwen2,olmo,llama-bpe,refact,gpt-4o,kimi-k2,deepseek-v3,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
 GGUF file states it (tokens, types, merges, pre) and cases: text as UTF-8 in hexadecimal, the ids of
 `encode(add_special_tokens=False)` and, where the vocabulary normalizes, the normalized text.
 """
@@ -36,6 +36,12 @@ DEEPSEEK3 = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
+# As o200k, with runs of ideographs by themselves; `&&` is the intersection of classes.
+KIMI = "|".join((
+    r"[\p{Han}]+",
+    *(part.replace(r"\p{M}]", r"\p{M}&&[^\p{Han}]]") for part in O200K.split(r"|\p{N}{1,3}")[:1]),
+    r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+",
+))
 
 LANGUAGES = """
 Der Übergang über die Brücke wäre größer, müßte man nicht über sieben Flüsse gehen.
@@ -138,14 +144,13 @@ def make_tokenizer(name, corpus):
         splitter = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     else:
         pattern = CL100K.replace("{DIGITS}", "" if name == "qwen2" else "{1,3}")
-        if name == "gpt-4o":
-            pattern = O200K
+        pattern = {"gpt-4o": O200K, "kimi-k2": KIMI}.get(name, pattern)
         splitter = pre_tokenizers.Sequence([
             pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ])
     tokenizer.pre_tokenizer = splitter
-    if name not in ("llama-bpe", "refact", "gpt-4o", "deepseek-v3"):
+    if name not in ("llama-bpe", "refact", "gpt-4o", "kimi-k2", "deepseek-v3"):
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -283,7 +288,8 @@ def main():
     facts = json.dumps(unicode_facts(), separators=(",", ":")) + "\n"
     (here / "tokenizer-unicode.json").write_text(facts, encoding="utf-8")
     sources = [("qwen2", "qwen2"), ("olmo", "olmo"), ("llama-bpe", "llama-bpe"), ("refact", "refact"),
-               ("gpt-4o", "gpt-4o"), ("deepseek-v3", "deepseek-v3"),
+               ("gpt-4o", "gpt-4o"), ("kimi-k2", "kimi-k2"),
+               ("deepseek-v3", "deepseek-v3"),
                ("spm", ""), ("demo", "gpt-2")]
     for name, pre in sources:
         if name == "demo":

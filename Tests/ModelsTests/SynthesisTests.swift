@@ -164,11 +164,18 @@ import Testing
   private func toy(_ shape: ModelShape) -> ModelShape {
     ModelShape(
       name: shape.name, architecture: shape.architecture, layerCount: shape.denseLayerCount + 1,
-      hiddenSize: 64, headCount: 4, kvHeadCount: 2, headDimension: 16, expertCount: 4,
+      hiddenSize: 64, headCount: 4, kvHeadCount: shape.latent == nil ? 2 : 1,
+      headDimension: shape.latent == nil ? 16 : 48, expertCount: 4,
       expertsPerToken: 2, expertFeedForwardSize: 32, vocabularySize: 512, contextLength: 64,
       ropeBase: shape.ropeBase, rmsEpsilon: shape.rmsEpsilon,
       denseLayerCount: shape.denseLayerCount,
       denseFeedForwardSize: shape.denseFeedForwardSize > 0 ? 96 : 0,
+      latent: shape.latent.map {
+        LatentAttention(
+          queryRank: $0.queryRank.map { _ in 32 }, keyValueRank: 32, plainDimension: 32,
+          rotaryDimension: 16, valueDimension: 32)
+      },
+      groupCount: shape.groupCount > 0 ? 2 : 0, usedGroupCount: shape.groupCount > 0 ? 1 : 0,
       slidingWindow: shape.slidingWindow,
       sharedExpertCount: shape.sharedExpertCount,
       sharedFeedForwardSize: 32 * shape.sharedExpertCount)
@@ -186,7 +193,7 @@ import Testing
       #expect(model.architecture == shape.architecture)
       #expect(model.denseLayerCount == shape.denseLayerCount)
       #expect(model.sharedFeedForwardSize == shape.sharedFeedForwardSize)
-      #expect(model.headDimension == 16)
+      #expect(model.headDimension == shape.headDimension && model.latent == shape.latent)
     }
   }
 

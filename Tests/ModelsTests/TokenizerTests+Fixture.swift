@@ -26,7 +26,9 @@ struct TokenizerFixture: Decodable {
   var eos: Int32
   var cases: [Case]
 
-  static let names = ["qwen2", "olmo", "llama-bpe", "refact", "gpt-4o", "deepseek-v3", "demo"]
+  static let names = [
+    "qwen2", "olmo", "llama-bpe", "refact", "gpt-4o", "kimi-k2", "deepseek-v3", "demo",
+  ]
 
   static func load(_ name: String) throws -> TokenizerFixture {
     try loadFixture("tokenizer-\(name).json")

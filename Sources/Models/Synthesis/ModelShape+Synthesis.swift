@@ -37,7 +37,25 @@ extension ModelShape {
       // Their experts' size goes by the name of the layer's.
       result.append(number("feed_forward_length", expertFeedForwardSize))
     case .deepSeek2:
-      preconditionFailure("latent attention is not synthesized")
+      result += [
+        number("feed_forward_length", denseFeedForwardSize), expertSize,
+        number("leading_dense_block_count", denseLayerCount),
+        number("expert_shared_count", sharedExpertCount),
+        number("expert_gating_func", groupCount > 0 ? 2 : 1),
+        ("\(architecture.rawValue).expert_weights_norm", .bool(groupCount > 0)),
+        number("expert_group_count", groupCount), number("expert_group_used_count", usedGroupCount),
+      ]
+      if let latent {
+        result += [
+          number("attention.kv_lora_rank", latent.keyValueRank),
+          number("attention.key_length", latent.rowSize),
+          number("attention.value_length", latent.keyValueRank),
+          number("attention.key_length_mla", latent.queryDimension),
+          number("attention.value_length_mla", latent.valueDimension),
+          number("rope.dimension_count", latent.rotaryDimension),
+        ]
+        if let rank = latent.queryRank { result.append(number("attention.q_lora_rank", rank)) }
+      }
     case .qwen3moe:
       result += [
         number("feed_forward_length", expertFeedForwardSize * expertsPerToken), expertSize,
@@ -88,8 +106,9 @@ extension ModelShape {
     var list = SyntheticTensorList(shape: self, quantization: quantization, design: design)
     // The largest embedding is a shared value with the most of noise.
     list.append(
-      "token_embd.weight", quantization.elementType, [hiddenSize, vocabularySize],
-      .embedding(BlockRounding(quantization, limit: 3.15)))
+      "token_embd.weight", quantization.fitting(hiddenSize).elementType,
+      [hiddenSize, vocabularySize],
+      .embedding(BlockRounding(quantization.fitting(hiddenSize), limit: 3.15)))
     for layer in 0..<layerCount { list.appendLayer(layer) }
     list.appendNorm("output_norm", hiddenSize)
     list.appendReader("output", rows: [vocabularySize], gain: 2)
@@ -128,6 +147,7 @@ private struct SyntheticTensorList {
     shared: SyntheticTensor.SharedRows?
   ) {
     let unit = 1 / Float(shape.hiddenSize).squareRoot()
+    let quantization = quantization.fitting(shape.hiddenSize)
     let blocks = RandomBlocks(
       quantization, columns: shape.hiddenSize, sharedCount: design.sharedCount,
       sharedDeviation: sharedGain * unit, deviation: gain * unit)
@@ -138,6 +158,7 @@ private struct SyntheticTensorList {
 
   /// Appends a matrix whose result is added to the state.
   mutating func appendWriter(_ name: String, columns: Int, rows: [Int], gain: Float) {
+    let quantization = quantization.fitting(columns)
     let blocks = RandomBlocks(
       quantization, columns: columns, deviation: gain / Float(columns).squareRoot())
     append(
@@ -148,33 +169,16 @@ private struct SyntheticTensorList {
     let prefix = "blk.\(layer)"
     let experts = shape.expertCount
     appendNorm("\(prefix).attn_norm", shape.hiddenSize)
-    let keyStream = RandomStreams.Purpose.tensor(tensors.count)
-    appendMatrix(
-      "\(prefix).attn_k", rows: [shape.keyValueSize], sharedGain: 2, gain: 0.2, shared: nil)
-    appendMatrix(
-      "\(prefix).attn_q", rows: [shape.querySize], sharedGain: 2, gain: 0.2,
-      shared: SyntheticTensor.SharedRows(
-        stream: keyStream, headDimension: shape.headDimension,
-        headsPerKey: shape.headCount / shape.kvHeadCount))
-    appendReader("\(prefix).attn_v", rows: [shape.keyValueSize])
-    appendWriter(
-      "\(prefix).attn_output", columns: shape.querySize, rows: [shape.hiddenSize],
-      gain: design.attentionGain)
-    let traits = ArchitectureTraits(shape.architecture)
-    if traits.hasProjectionBias != false {
-      append("\(prefix).attn_q.bias", .f32, [shape.querySize], .zeros)
-      append("\(prefix).attn_k.bias", .f32, [shape.keyValueSize], .zeros)
-      append("\(prefix).attn_v.bias", .f32, [shape.keyValueSize], .zeros)
+    if let latent = shape.latent {
+      appendLatent(prefix, latent)
+    } else {
+      appendGrouped(prefix)
     }
+    let traits = ArchitectureTraits(shape.architecture)
     if traits.hasOtherBiases {
       append("\(prefix).attn_output.bias", .f32, [shape.hiddenSize], .zeros)
     }
     if traits.hasSinks { append("\(prefix).attn_sinks.weight", .f32, [shape.headCount], .zeros) }
-    if let norm = traits.queryKeyNorm, !traits.queryKeyNormIsOptional {
-      let ofHead = norm == .head
-      appendNorm("\(prefix).attn_q_norm", ofHead ? shape.headDimension : shape.querySize)
-      appendNorm("\(prefix).attn_k_norm", ofHead ? shape.headDimension : shape.keyValueSize)
-    }
     appendNorm("\(prefix).\(traits.feedForwardNorm)", shape.hiddenSize)
     guard layer >= shape.denseLayerCount else {
       return appendNetwork("\(prefix).ffn_", "", size: shape.denseFeedForwardSize)
@@ -204,6 +208,57 @@ private struct SyntheticTensorList {
     appendWriter(
       "\(prefix).ffn_down_exps", columns: shape.expertFeedForwardSize,
       rows: [shape.hiddenSize, experts], gain: design.expertGain)
+  }
+
+  /// Appends what makes queries, keys and values.
+  private mutating func appendGrouped(_ prefix: String) {
+    let keyStream = RandomStreams.Purpose.tensor(tensors.count)
+    appendMatrix(
+      "\(prefix).attn_k", rows: [shape.keyValueSize], sharedGain: 2, gain: 0.2, shared: nil)
+    appendMatrix(
+      "\(prefix).attn_q", rows: [shape.querySize], sharedGain: 2, gain: 0.2,
+      shared: SyntheticTensor.SharedRows(
+        stream: keyStream, headDimension: shape.headDimension,
+        headsPerKey: shape.headCount / shape.kvHeadCount))
+    appendReader("\(prefix).attn_v", rows: [shape.keyValueSize])
+    appendOutput(prefix)
+    let traits = ArchitectureTraits(shape.architecture)
+    if traits.hasProjectionBias != false {
+      append("\(prefix).attn_q.bias", .f32, [shape.querySize], .zeros)
+      append("\(prefix).attn_k.bias", .f32, [shape.keyValueSize], .zeros)
+      append("\(prefix).attn_v.bias", .f32, [shape.keyValueSize], .zeros)
+    }
+    if let norm = traits.queryKeyNorm, !traits.queryKeyNormIsOptional {
+      let ofHead = norm == .head
+      appendNorm("\(prefix).attn_q_norm", ofHead ? shape.headDimension : shape.querySize)
+      appendNorm("\(prefix).attn_k_norm", ofHead ? shape.headDimension : shape.keyValueSize)
+    }
+  }
+
+  /// Appends what makes queries and compressed rows, and what stands between them and heads.
+  private mutating func appendLatent(_ prefix: String, _ latent: LatentAttention) {
+    if let rank = latent.queryRank {
+      appendReader("\(prefix).attn_q_a", rows: [rank])
+      appendNorm("\(prefix).attn_q_a_norm", rank)
+      appendWriter("\(prefix).attn_q_b", columns: rank, rows: [shape.querySize], gain: 1)
+    } else {
+      appendReader("\(prefix).attn_q", rows: [shape.querySize])
+    }
+    appendReader("\(prefix).attn_kv_a_mqa", rows: [latent.rowSize])
+    appendNorm("\(prefix).attn_kv_a_norm", latent.keyValueRank)
+    appendWriter(
+      "\(prefix).attn_k_b", columns: latent.plainDimension,
+      rows: [latent.keyValueRank, shape.headCount], gain: 1)
+    appendWriter(
+      "\(prefix).attn_v_b", columns: latent.keyValueRank,
+      rows: [latent.valueDimension, shape.headCount], gain: 1)
+    appendOutput(prefix)
+  }
+
+  private mutating func appendOutput(_ prefix: String) {
+    appendWriter(
+      "\(prefix).attn_output", columns: shape.attentionSize, rows: [shape.hiddenSize],
+      gain: design.attentionGain)
   }
 
   /// Appends a network that all tokens go through.

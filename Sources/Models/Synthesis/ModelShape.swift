@@ -29,6 +29,11 @@ package struct ModelShape: Sendable, Hashable {
   /// The first layers, which have no experts, and rows of the gate projections of those.
   package private(set) var denseLayerCount = 0
   package private(set) var denseFeedForwardSize = 0
+  /// The sizes of latent attention; `headDimension` is then that of its queries, `kvHeadCount` one.
+  package private(set) var latent: LatentAttention?
+  /// Groups of experts, and how many of them a token's experts come from; 0 without groups.
+  package private(set) var groupCount = 0
+  package private(set) var usedGroupCount = 0
   /// The positions that layers with a window see; 0 without such.
   package private(set) var slidingWindow = 0
   /// Experts that every token is sent to besides, and rows of the gate projection of all of these.
@@ -38,7 +43,7 @@ package struct ModelShape: Sendable, Hashable {
   /// Every shape, in the order they are listed to people.
   package static let all = [
     tiny, olmoe1B7B, qwen3A3B, qwen3A22B, mixtral8x7B, qwen15A27B, granite3B, glm45Air, ernie21B,
-    gptOSS20B,
+    gptOSS20B, deepSeekV2Lite, deepSeekV3,
   ]
 
   /// The shape of that name.
@@ -85,6 +90,9 @@ package struct ModelShape: Sendable, Hashable {
 
   /// The rows of the key projection, and of the value projection.
   var keyValueSize: Int { kvHeadCount * headDimension }
+
+  /// The columns of the output projection of attention.
+  var attentionSize: Int { headCount * (latent?.valueDimension ?? headDimension) }
 }
 
 extension ModelShape {
@@ -173,4 +181,26 @@ extension ModelShape {
     kvHeadCount: 8, headDimension: 64, expertCount: 32, expertsPerToken: 4,
     expertFeedForwardSize: 2880, vocabularySize: 201_088, contextLength: 131_072, ropeBase: 150_000,
     rmsEpsilon: 1e-5, slidingWindow: 128)
+
+  /// DeepSeek-V2-Lite (arXiv 2405.04434).
+  package static let deepSeekV2Lite = ModelShape(
+    name: "deepseek-v2-lite", architecture: .deepSeek2, layerCount: 27, hiddenSize: 2048,
+    headCount: 16, kvHeadCount: 1, headDimension: 192, expertCount: 64, expertsPerToken: 6,
+    expertFeedForwardSize: 1408, vocabularySize: 102_400, contextLength: 163_840, ropeBase: 1e4,
+    rmsEpsilon: 1e-6, denseLayerCount: 1, denseFeedForwardSize: 10_944,
+    latent: LatentAttention(
+      queryRank: nil, keyValueRank: 512, plainDimension: 128, rotaryDimension: 64,
+      valueDimension: 128),
+    sharedExpertCount: 2, sharedFeedForwardSize: 2816)
+
+  /// DeepSeek-V3 and R1 (arXiv 2412.19437), without the layer that predicts a further token.
+  package static let deepSeekV3 = ModelShape(
+    name: "deepseek-v3", architecture: .deepSeek2, layerCount: 61, hiddenSize: 7168,
+    headCount: 128, kvHeadCount: 1, headDimension: 192, expertCount: 256, expertsPerToken: 8,
+    expertFeedForwardSize: 2048, vocabularySize: 129_280, contextLength: 163_840, ropeBase: 1e4,
+    rmsEpsilon: 1e-6, denseLayerCount: 3, denseFeedForwardSize: 18_432,
+    latent: LatentAttention(
+      queryRank: 1536, keyValueRank: 512, plainDimension: 128, rotaryDimension: 64,
+      valueDimension: 128),
+    groupCount: 8, usedGroupCount: 4, sharedExpertCount: 1, sharedFeedForwardSize: 2048)
 }

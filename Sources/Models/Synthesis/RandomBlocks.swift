@@ -13,6 +13,11 @@ package enum SynthesisQuantization: String, CaseIterable, Sendable {
     }
   }
 
+  /// What rows of `columns` values are stored in: Q4_0 where they are not whole blocks of Q4_K.
+  func fitting(_ columns: Int) -> SynthesisQuantization {
+    columns.isMultiple(of: elementType.blockSize) ? self : .q4_0
+  }
+
   /// llama.cpp's number of the mixture (`llama_ftype`), for `general.file_type`.
   var fileType: UInt32 {
     switch self {

@@ -21,6 +21,8 @@ enum PreTokenizer: String, CaseIterable, Sendable {
   /// `|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|…)?|\p{N}{1,3}`
   /// `| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+` (OpenAI's o200k: gpt-oss)
   case gpt4o = "gpt-4o"
+  /// `\p{Han}+`, or the rule of `gpt4o` with words that end at such scripts and `[\r\n]*` for `[\r\n/]*` (Kimi-K2)
+  case kimi = "kimi-k2"
   /// First `\p{N}{1,3}`, then `[一-龥぀-ゟ゠-ヿ]+`, and of what lies between
   /// ``[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+``
   /// `| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+` (DeepSeek-V3 and R1)
@@ -42,6 +44,12 @@ enum PreTokenizer: String, CaseIterable, Sendable {
     case .dbrx, .glm4, .llama3: cl100kPieceEnd(in: text, from: start, digitLimit: 3)
     case .qwen2: cl100kPieceEnd(in: text, from: start, digitLimit: 1)
     case .gpt4o: o200kPieceEnd(in: text, from: start)
+    case .kimi:
+      if let end = hanEnd(in: text, from: start) {
+        end
+      } else {
+        o200kPieceEnd(in: text, from: start, withoutHan: true)
+      }
     case .deepSeek3: deepSeek3PieceEnd(in: text, from: start)
     }
   }
@@ -96,16 +104,31 @@ private func cl100kPieceEnd(in text: Span<UInt8>, from start: Int, digitLimit: I
   return run.lastLineBreakEnd ?? run.pieceEnd
 }
 
+/// The end of `\p{Han}+` at `start`, or nil if it does not match there.
+private func hanEnd(in text: Span<UInt8>, from start: Int) -> Int? {
+  var end = start
+  while end < text.count, text[end] >= 0x80 {
+    let symbol = TextSymbol(in: text, at: end)
+    guard symbol.isHan else { break }
+    end += symbol.byteCount
+  }
+  return end > start ? end : nil
+}
+
 /// The rule of OpenAI's o200k; its alternatives in their order.
-private func o200kPieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
+/// - Parameter withoutHan: whether words end before ideographs, and no slash follows symbols.
+private func o200kPieceEnd(
+  in text: Span<UInt8>, from start: Int, withoutHan: Bool = false
+) -> Int {
   let first = TextSymbol(in: text, at: start)
   let (kind, next) = (first.kind, start + first.byteCount)
   // One symbol that is neither letter, number nor line break may come before a word, marks among them,
   // which may also begin one.
   let mayPrecede = kind == .space || kind == .other
   let word =
-    (mayPrecede ? mixedWordEnd(in: text, from: next) : nil) ?? mixedWordEnd(in: text, from: start)
-    ?? capitalsEnd(in: text, from: mayPrecede ? next : start)
+    (mayPrecede ? mixedWordEnd(in: text, from: next, withoutHan) : nil)
+    ?? mixedWordEnd(in: text, from: start, withoutHan)
+    ?? capitalsEnd(in: text, from: mayPrecede ? next : start, withoutHan)
   if let word { return contractionEnd(in: text, from: word, ignoringCase: true) ?? word }
   if kind == .number {
     return runEnd(of: .number, in: text, from: start, symbolLimit: 3)
@@ -114,33 +137,35 @@ private func o200kPieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
     first.scalar == " " && next < text.count && TextSymbol(in: text, at: next).kind == .other
   if kind == .other || isSpaceBeforeOther {
     var end = runEnd(of: .other, in: text, from: kind == .other ? start : next)
-    while end < text.count,
-      [UInt8(ascii: "\r"), UInt8(ascii: "\n"), UInt8(ascii: "/")].contains(text[end])
-    {
-      end += 1
-    }
+    while end < text.count, mayFollowSymbols(text[end], slash: !withoutHan) { end += 1 }
     return end
   }
   let run = WhitespaceRun(in: text, from: start)
   return run.lastLineBreakEnd ?? run.pieceEnd
 }
 
+private func mayFollowSymbols(_ byte: UInt8, slash: Bool) -> Bool {
+  byte == UInt8(ascii: "\r") || byte == UInt8(ascii: "\n") || slash && byte == UInt8(ascii: "/")
+}
+
 /// The end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+` at `start`, or nil if it does not
 /// match there.
-private func mixedWordEnd(in text: Span<UInt8>, from start: Int) -> Int? {
+private func mixedWordEnd(
+  in text: Span<UInt8>, from start: Int, _ withoutHan: Bool
+) -> Int? {
   var end = start
   // Where the last symbol of the first class ends that is of the second too.
   var lastOfBoth: Int?
   while end < text.count {
     let symbol = TextSymbol(in: text, at: end)
-    guard let wordCase = symbol.wordCase, wordCase != .lower else { break }
+    guard let wordCase = symbol.wordCase(withoutHan: withoutHan), wordCase != .lower else { break }
     end += symbol.byteCount
     if wordCase == .neither { lastOfBoth = end }
   }
   let capitals = end
   while end < text.count {
     let symbol = TextSymbol(in: text, at: end)
-    guard let wordCase = symbol.wordCase, wordCase != .upper else { break }
+    guard let wordCase = symbol.wordCase(withoutHan: withoutHan), wordCase != .upper else { break }
     end += symbol.byteCount
   }
   return end > capitals ? end : lastOfBoth
@@ -148,11 +173,13 @@ private func mixedWordEnd(in text: Span<UInt8>, from start: Int) -> Int? {
 
 /// The end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+` at `start`, where no lower case follows; nil if it does not
 /// match there.
-private func capitalsEnd(in text: Span<UInt8>, from start: Int) -> Int? {
+private func capitalsEnd(
+  in text: Span<UInt8>, from start: Int, _ withoutHan: Bool
+) -> Int? {
   var end = start
   while end < text.count {
     let symbol = TextSymbol(in: text, at: end)
-    guard let wordCase = symbol.wordCase, wordCase != .lower else { break }
+    guard let wordCase = symbol.wordCase(withoutHan: withoutHan), wordCase != .lower else { break }
     end += symbol.byteCount
   }
   return end > start ? end : nil

@@ -1,3 +1,4 @@
+internal import Checkpoints
 internal import Models
 internal import Placement
 internal import Tensors
@@ -94,8 +95,12 @@ extension PlanShape {
 
   /// The shape of that name; nil if there is none.
   ///
-  /// - Parameter type: GGUF's name of the element type of its matrices.
-  public init?(named name: String, type: String) {
+  /// - Parameter type: GGUF's name of the element type of its matrices; nil: Q4_K, or MXFP4 where rows are not
+  ///   whole blocks of that.
+  public init?(named name: String, type: String? = nil) {
+    let columns = ModelShape.all.first { $0.name == name }?.hiddenSize ?? 0
+    let usual: ElementType = columns.isMultiple(of: ElementType.q4_K.blockSize) ? .q4_K : .mxfp4
+    let type = type ?? usual.name
     if name == "kimi-k2" {
       // Kimi-K2-Instruct's config.json. Its keys and values are compressed: 512 + 64 values of half
       // precision for each position and layer; its attention's matrices are taken as those of 64 heads.
@@ -112,6 +117,7 @@ extension PlanShape {
       keyValueHeads: shape.kvHeadCount, headDimension: shape.headDimension,
       experts: shape.expertCount, expertsPerToken: shape.expertsPerToken,
       expertFeedForwardSize: shape.expertFeedForwardSize, vocabulary: shape.vocabularySize,
-      sharedFeedForwardSize: shape.sharedFeedForwardSize, type: type)
+      sharedFeedForwardSize: shape.sharedFeedForwardSize,
+      keyValueBytesPerPosition: shape.latent.map { shape.layerCount * $0.rowSize * 2 }, type: type)
   }
 }
