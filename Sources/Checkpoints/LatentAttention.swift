@@ -36,7 +36,14 @@ extension ArchitectureKeys {
   func latentAttention() throws(CheckpointError) -> LatentAttention {
     let (rankKey, rotaryKey) = ("attention.kv_lora_rank", "rope.dimension_count")
     let rank = try count(rankKey, maximum: 65_536)
-    let query = try count("attention.key_length_mla", maximum: 65_536)
+    let queryKey = "attention.key_length_mla"
+    guard let query = try countIfPresent(queryKey, maximum: 65_536) else {
+      throw .missingKey(
+        path: source.path, key: name(queryKey),
+        expected:
+          "an integer; files from before April 2025, which lack it, have the matrices of keys and "
+          + "values in one: take a newer conversion")
+    }
     let rotary = try count(rotaryKey, maximum: 65_536)
     guard rotary < query, rotary % 2 == 0 else {
       throw invalid(rotaryKey, "\(rotary)", "an even number below \(query)")

@@ -50,6 +50,19 @@ import Testing
     return all
   }
 
+  /// Whether one thread with every expert and two that read them with pread, through the page cache, with the
+  /// smallest budget give the same bits.
+  func smallestBudgetGivesTheBitsOfTheLargest(_ file: ModelFile) throws -> Bool {
+    func options(_ memory: Int, threads: Int) -> ModelOptions {
+      ModelOptions(
+        memory: memory, processMemory: Self.process, context: Self.context, threads: threads,
+        io: threads == 1 ? .auto : .pread, direct: threads == 1 ? .auto : .off)
+    }
+    let needs = try file.requirements(options(0, threads: 2))
+    return try output(file, options(needs.fullBudget, threads: 1))
+      == output(file, options(needs.minimumBudget, threads: 2))
+  }
+
   @Test(
     arguments: Fixtures.tinyModels.map(Fixtures.tiny) + [
       Fixtures.folder("tiny-mixtral"), Fixtures.demo,

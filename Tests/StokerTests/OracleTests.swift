@@ -5,7 +5,7 @@ import Testing
 @testable import Stoker
 
 /// What transformers computed in float32 on the same weights (Tests/Fixtures/README.md).
-private struct Reference: Decodable {
+struct Reference: Decodable {
   struct Prompt: Decodable {
     let ids: [Int32]
     /// The prompt and its greedy continuation.
@@ -19,6 +19,10 @@ private struct Reference: Decodable {
   let vocabularySize: Int
   let texts: [Text]
   let prompts: [Prompt]
+
+  static func named(_ name: String) throws -> Reference {
+    try decoder().decode(Reference.self, from: Fixtures.data("\(name).json"))
+  }
 }
 
 private func decoder() -> JSONDecoder {
@@ -41,7 +45,7 @@ private let greedy = SamplingParameters(temperature: 0)
   }
 
   private func expectAgreement(_ name: String, path: String) throws {
-    let reference = try decoder().decode(Reference.self, from: Fixtures.data("\(name).json"))
+    let reference = try Reference.named(name)
     let expected = Fixtures.floats(try Fixtures.data("\(name).logits.f32"))
     let model = try Fixtures.model(path)
     let width = reference.vocabularySize
@@ -73,7 +77,7 @@ private let greedy = SamplingParameters(temperature: 0)
     arguments: Fixtures.tinyModels,
     [1, 2, 5, 19])
   func splitPromptsAgreeWithTransformers(_ name: String, chunk: Int) throws {
-    let reference = try decoder().decode(Reference.self, from: Fixtures.data("\(name).json"))
+    let reference = try Reference.named(name)
     let expected = Fixtures.floats(try Fixtures.data("\(name).logits.f32"))
     let model = try Fixtures.model(Fixtures.tiny(name))
     let width = reference.vocabularySize

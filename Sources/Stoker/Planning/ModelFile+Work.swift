@@ -11,7 +11,9 @@ extension ModelFile {
     let headName = description.tiedOutput ? "token_embd.weight" : "output.weight"
     var dense: [String: Int] = [:]
     var head = ModelWork.Weights(type: "F32", bytes: 0)
-    for tensor in layout.denseTensors where tensor.shape.count > 1 {
+    // Of experts' biases a token reads a few rows.
+    for tensor in layout.denseTensors
+    where tensor.shape.count > 1 && !tensor.name.hasSuffix(".bias") {
       if tensor.name == headName {
         head = ModelWork.Weights(type: tensor.type.name, bytes: tensor.byteCount)
       } else if tensor.name != "token_embd.weight" {
