@@ -103,6 +103,8 @@ void ckernels_matmul(
   const matmul_function function =
       method == CKernelsPacked ? kernels[type].packed[set] : kernels[type].by_rows[set];
   if (!function) __builtin_trap();
-  const matmul_task task = {weights, columns, row_begin, row_end, acts, outs, tokens};
+  const matmul_task task = {
+      .weights = weights, .columns = columns, .row_begin = row_begin, .row_end = row_end,
+      .acts = acts, .outs = outs, .tokens = tokens};
   function(&task);
 }

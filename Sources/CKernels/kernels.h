@@ -46,39 +46,47 @@ static inline size_t rows_per_block(size_t row_bytes) {
   return rows ? rows : 1;
 }
 
+/// Every quantized type, with the end of its functions' names.
+#define FOR_QUANTIZED_TYPES(DO) \
+  DO(TYPE_Q4_0, q4_0) \
+  DO(TYPE_Q4_1, q4_1) \
+  DO(TYPE_Q5_0, q5_0) \
+  DO(TYPE_Q5_1, q5_1) \
+  DO(TYPE_Q8_0, q8_0) \
+  DO(TYPE_Q2_K, q2_k) \
+  DO(TYPE_Q3_K, q3_k) \
+  DO(TYPE_Q4_K, q4_k) \
+  DO(TYPE_Q5_K, q5_k) \
+  DO(TYPE_Q6_K, q6_k) \
+  DO(TYPE_Q8_K, q8_k) \
+  DO(TYPE_IQ4_NL, iq4_nl) \
+  DO(TYPE_IQ4_XS, iq4_xs) \
+  DO(TYPE_MXFP4, mxfp4) \
+  DO(TYPE_IQ2_XXS, iq2_xxs) \
+  DO(TYPE_IQ2_XS, iq2_xs) \
+  DO(TYPE_IQ2_S, iq2_s) \
+  DO(TYPE_IQ3_XXS, iq3_xxs) \
+  DO(TYPE_IQ3_S, iq3_s) \
+  DO(TYPE_IQ1_S, iq1_s) \
+  DO(TYPE_IQ1_M, iq1_m)
+
+/// The float types.
+#define FOR_FLOAT_TYPES(DO) \
+  DO(TYPE_F32, f32)         \
+  DO(TYPE_F16, f16)         \
+  DO(TYPE_BF16, bf16)
+
 /// Declares the kernels of a type: per set one that goes by rows of weights, and for the vector sets
 /// one that packs them.
-#define DECLARE_KERNELS(NAME)                                       \
+#define DECLARE_KERNELS(TYPE, NAME)                                 \
   HIDDEN void ckernels_matmul_portable_##NAME(const matmul_task *); \
   HIDDEN void ckernels_matmul_avx2_##NAME(const matmul_task *);     \
   HIDDEN void ckernels_matmul_avx512_##NAME(const matmul_task *);   \
   HIDDEN void ckernels_packed_avx2_##NAME(const matmul_task *);     \
   HIDDEN void ckernels_packed_avx512_##NAME(const matmul_task *);
 
-DECLARE_KERNELS(f32)
-DECLARE_KERNELS(f16)
-DECLARE_KERNELS(bf16)
-DECLARE_KERNELS(q4_0)
-DECLARE_KERNELS(q4_1)
-DECLARE_KERNELS(q5_0)
-DECLARE_KERNELS(q5_1)
-DECLARE_KERNELS(q8_0)
-DECLARE_KERNELS(q4_k)
-DECLARE_KERNELS(q5_k)
-DECLARE_KERNELS(q6_k)
-DECLARE_KERNELS(q2_k)
-DECLARE_KERNELS(q3_k)
-DECLARE_KERNELS(q8_k)
-DECLARE_KERNELS(iq4_nl)
-DECLARE_KERNELS(iq4_xs)
-DECLARE_KERNELS(mxfp4)
-DECLARE_KERNELS(iq2_xxs)
-DECLARE_KERNELS(iq2_xs)
-DECLARE_KERNELS(iq2_s)
-DECLARE_KERNELS(iq3_xxs)
-DECLARE_KERNELS(iq3_s)
-DECLARE_KERNELS(iq1_s)
-DECLARE_KERNELS(iq1_m)
+FOR_FLOAT_TYPES(DECLARE_KERNELS)
+FOR_QUANTIZED_TYPES(DECLARE_KERNELS)
 
 HIDDEN void ckernels_quantize_portable(const float *x, void *row, size_t columns);
 HIDDEN void ckernels_quantize_avx2(const float *x, void *row, size_t columns);

@@ -280,30 +280,8 @@ ALWAYS_INLINE void matmul(uint32_t type, bool transposed, const matmul_task *tas
 #define DEFINE(TYPE, NAME) \
   void SYMBOL(NAME)(const matmul_task *task) { matmul(TYPE, false, task); }
 
-DEFINE(TYPE_F32, f32)
-DEFINE(TYPE_F16, f16)
-DEFINE(TYPE_BF16, bf16)
-DEFINE(TYPE_Q4_0, q4_0)
-DEFINE(TYPE_Q4_1, q4_1)
-DEFINE(TYPE_Q5_0, q5_0)
-DEFINE(TYPE_Q5_1, q5_1)
-DEFINE(TYPE_Q8_0, q8_0)
-DEFINE(TYPE_Q4_K, q4_k)
-DEFINE(TYPE_Q5_K, q5_k)
-DEFINE(TYPE_Q6_K, q6_k)
-DEFINE(TYPE_Q2_K, q2_k)
-DEFINE(TYPE_Q3_K, q3_k)
-DEFINE(TYPE_Q8_K, q8_k)
-DEFINE(TYPE_IQ4_NL, iq4_nl)
-DEFINE(TYPE_IQ4_XS, iq4_xs)
-DEFINE(TYPE_MXFP4, mxfp4)
-DEFINE(TYPE_IQ2_XXS, iq2_xxs)
-DEFINE(TYPE_IQ2_XS, iq2_xs)
-DEFINE(TYPE_IQ2_S, iq2_s)
-DEFINE(TYPE_IQ3_XXS, iq3_xxs)
-DEFINE(TYPE_IQ3_S, iq3_s)
-DEFINE(TYPE_IQ1_S, iq1_s)
-DEFINE(TYPE_IQ1_M, iq1_m)
+FOR_FLOAT_TYPES(DEFINE)
+FOR_QUANTIZED_TYPES(DEFINE)
 #undef DEFINE
 
 // MARK: - Attention

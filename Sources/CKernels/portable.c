@@ -57,30 +57,10 @@ ALWAYS_INLINE void matmul_float(uint32_t type, const matmul_task *task) {
   }
 }
 
-#define DEFINE(FAMILY, TYPE, NAME) \
-  void ckernels_matmul_portable_##NAME(const matmul_task *task) { FAMILY(TYPE, task); }
+#define DEFINE_FLOAT(TYPE, NAME) \
+  void ckernels_matmul_portable_##NAME(const matmul_task *task) { matmul_float(TYPE, task); }
+#define DEFINE_QUANTIZED(TYPE, NAME) \
+  void ckernels_matmul_portable_##NAME(const matmul_task *task) { matmul_quantized(TYPE, task); }
 
-DEFINE(matmul_float, TYPE_F32, f32)
-DEFINE(matmul_float, TYPE_F16, f16)
-DEFINE(matmul_float, TYPE_BF16, bf16)
-DEFINE(matmul_quantized, TYPE_Q4_0, q4_0)
-DEFINE(matmul_quantized, TYPE_Q4_1, q4_1)
-DEFINE(matmul_quantized, TYPE_Q5_0, q5_0)
-DEFINE(matmul_quantized, TYPE_Q5_1, q5_1)
-DEFINE(matmul_quantized, TYPE_Q8_0, q8_0)
-DEFINE(matmul_quantized, TYPE_Q4_K, q4_k)
-DEFINE(matmul_quantized, TYPE_Q5_K, q5_k)
-DEFINE(matmul_quantized, TYPE_Q6_K, q6_k)
-DEFINE(matmul_quantized, TYPE_Q2_K, q2_k)
-DEFINE(matmul_quantized, TYPE_Q3_K, q3_k)
-DEFINE(matmul_quantized, TYPE_Q8_K, q8_k)
-DEFINE(matmul_quantized, TYPE_IQ4_NL, iq4_nl)
-DEFINE(matmul_quantized, TYPE_IQ4_XS, iq4_xs)
-DEFINE(matmul_quantized, TYPE_MXFP4, mxfp4)
-DEFINE(matmul_quantized, TYPE_IQ2_XXS, iq2_xxs)
-DEFINE(matmul_quantized, TYPE_IQ2_XS, iq2_xs)
-DEFINE(matmul_quantized, TYPE_IQ2_S, iq2_s)
-DEFINE(matmul_quantized, TYPE_IQ3_XXS, iq3_xxs)
-DEFINE(matmul_quantized, TYPE_IQ3_S, iq3_s)
-DEFINE(matmul_quantized, TYPE_IQ1_S, iq1_s)
-DEFINE(matmul_quantized, TYPE_IQ1_M, iq1_m)
+FOR_FLOAT_TYPES(DEFINE_FLOAT)
+FOR_QUANTIZED_TYPES(DEFINE_QUANTIZED)

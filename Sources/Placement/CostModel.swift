@@ -61,7 +61,7 @@ public struct CostModel: Sendable {
 
   /// Seconds that one token's attention takes to look back on `positions`, over all layers.
   public func contextSeconds(positions: Double) -> Double {
-    positions * Double(work.keyValueBytesPerPosition) / profile.contextBytesPerSecond.value
+    work.lookBackBytes(positions: positions) / profile.contextBytesPerSecond.value
   }
 
   /// The latency l and the bandwidth B of an expert's reads: with them a burst of one expert and one of
@@ -175,7 +175,7 @@ public struct CostModel: Sendable {
   private func chunkSeconds(tokens: Int, position: Int) -> Double {
     let lookBack = Double(position) + Double(tokens) / 2
     return denseSeconds(tokens: Double(tokens))
-      + Double(tokens) * lookBack * Double(work.keyValueBytesPerPosition)
+      + Double(tokens) * work.lookBackBytes(positions: lookBack)
       / profile.promptContextBytesPerSecond.value
       + Double(tokens * work.hiddenSize) * Double(work.layers) * profile.promptValueSeconds.value
   }

@@ -12,6 +12,19 @@ public struct ModelWork: Hashable, Sendable, Codable {
     }
   }
 
+  /// What attention of some layers goes through for each position that a token looks back on.
+  public struct LookBack: Hashable, Sendable, Codable {
+    /// Bytes of keys and values, for every query head: those that heads share, as often.
+    public var bytesPerPosition: Int
+    /// The positions that a token sees at most; nil: all.
+    public var window: Int?
+
+    public init(bytesPerPosition: Int, window: Int? = nil) {
+      self.bytesPerPosition = bytesPerPosition
+      self.window = window
+    }
+  }
+
   /// The model in words.
   public var name: String
   public var layers: Int
@@ -30,13 +43,16 @@ public struct ModelWork: Hashable, Sendable, Codable {
   public var expertMatrices: [[Weights]]
   /// Bytes that one position takes in the key-value cache, all layers together.
   public var keyValueBytesPerPosition: Int
+  /// What attention goes through; nil: what the cache takes, once.
+  public var lookBacks: [LookBack]?
   /// The tokens of a prompt that pass through the model together.
   public var chunkTokens: Int
 
   public init(
     name: String, layers: Int, experts: Int, topK: Int, hiddenSize: Int, vocabulary: Int,
     dense: [Weights],
-    head: Weights, expertMatrices: [[Weights]], keyValueBytesPerPosition: Int, chunkTokens: Int
+    head: Weights, expertMatrices: [[Weights]], keyValueBytesPerPosition: Int,
+    lookBacks: [LookBack]? = nil, chunkTokens: Int
   ) {
     self.name = name
     self.layers = layers
@@ -48,7 +64,16 @@ public struct ModelWork: Hashable, Sendable, Codable {
     self.head = head
     self.expertMatrices = expertMatrices
     self.keyValueBytesPerPosition = keyValueBytesPerPosition
+    self.lookBacks = lookBacks
     self.chunkTokens = chunkTokens
+  }
+
+  /// The bytes that one token's attention goes through to look back on `positions`, over all layers.
+  public func lookBackBytes(positions: Double) -> Double {
+    let parts = lookBacks ?? [LookBack(bytesPerPosition: keyValueBytesPerPosition)]
+    return parts.reduce(0) {
+      $0 + min(positions, $1.window.map(Double.init) ?? .infinity) * Double($1.bytesPerPosition)
+    }
   }
 
   /// The bytes of an expert of each layer, [layers].

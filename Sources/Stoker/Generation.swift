@@ -117,7 +117,8 @@ extension MoEModel {
   }
 
   private func finish(_ meter: RunMeter, _ tokens: [Int32], cancelled: Bool) -> Generation {
-    Generation(
+    noteFallbacks()
+    return Generation(
       tokens: tokens,
       statistics: meter.finish(generatedTokens: tokens.count, cancelled: cancelled))
   }

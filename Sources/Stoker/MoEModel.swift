@@ -44,6 +44,7 @@ public final class MoEModel {
   package let transformer: MoETransformer
   let pool: WorkerPool
   private let engine: any ReadEngine
+  private let logger: Logger
   /// Those it was made with.
   let options: ModelOptions
   /// What the process itself is counted with, in bytes.
@@ -64,6 +65,7 @@ public final class MoEModel {
     let shape = try file.shape(options)
     let requirements = shape.requirements(process: file.processByteCount(options))
     self.options = options
+    self.logger = logger
     processByteCount = requirements.process
     let wanted = options.memory ?? min(Machine.defaultMemoryBudget, requirements.fullBudget)
     let tooSmall = RuntimeError.budgetTooSmall(
@@ -111,6 +113,13 @@ public final class MoEModel {
     if runtime.holdsEveryExpert {
       let total = shape.layout.totalExpertByteCount
       try runtime.preload { done, all in progress(total / all * done, total) }
+    }
+  }
+
+  /// Tells what had to be done without while it ran.
+  func noteFallbacks() {
+    for fallback in configuration.note(fallbacks: transformer.runtime.fallbacks) {
+      logger.warning("\(fallback)")
     }
   }
 

@@ -35,7 +35,7 @@ public struct RunConfiguration: Hashable, Sendable, Codable {
   /// The tokens of the history that it began with, older ones counting less; nil if none is kept.
   public let historyTokens: Double?
   /// What had to be done without, and why, each once.
-  public let fallbacks: [String]
+  public private(set) var fallbacks: [String]
 }
 
 extension RunConfiguration {
@@ -78,5 +78,13 @@ extension RunConfiguration {
     }
     self.fallbacks = fallbacks
     note(runtime.slotPlan)
+  }
+
+  /// Adds what had to be done without since.
+  /// - Returns: what is new.
+  mutating func note(fallbacks found: [String]) -> [String] {
+    let new = found.filter { !fallbacks.contains($0) }
+    fallbacks += new
+    return new
   }
 }

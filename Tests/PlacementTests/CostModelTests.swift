@@ -52,6 +52,9 @@ enum RoundFigures {
     #expect(abs(cost.expertSeconds(tokens: 2) - 3 * 2.0.squareRoot()) < 1e-9)
     #expect(abs(cost.denseSeconds(tokens: 1) - 1) < 1e-9)
     #expect(abs(cost.contextSeconds(positions: 20) - 2) < 1e-9)
+    var work = RoundFigures.work
+    work.lookBacks = [.init(bytesPerPosition: 4, window: 5), .init(bytesPerPosition: 7)]
+    #expect(work.lookBackBytes(positions: 3) == 33 && work.lookBackBytes(positions: 20) == 160)
     let hardware = try #require(cost.hardware(reads: .direct, positions: 20, predicts: false))
     // Half a second of the layer, half a second of its matrices, one of looking back.
     #expect(abs(hardware.layerSeconds - 2) < 1e-9)

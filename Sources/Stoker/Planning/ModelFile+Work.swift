@@ -36,6 +36,20 @@ extension ModelFile {
       },
       keyValueBytesPerPosition: KeyValueCache.byteCount(
         description, capacity: 1, type: shape.keyValueType),
+      lookBacks: description.lookBacks(type: shape.keyValueType),
       chunkTokens: shape.tokenCapacity)
+  }
+}
+
+extension ModelDescription {
+  /// What attention goes through, by window.
+  fileprivate func lookBacks(type: KeyValueType) -> [ModelWork.LookBack] {
+    let values = latent.map { $0.rowSize + $0.keyValueRank } ?? 2 * headDimension
+    let windows = (0..<layerCount).map(window(ofLayer:))
+    return Set(windows).map { window in
+      ModelWork.LookBack(
+        bytesPerPosition: windows.count { $0 == window } * headCount * values * type.byteCount,
+        window: window)
+    }.sorted { $0.window ?? .max < $1.window ?? .max }
   }
 }

@@ -85,6 +85,12 @@ public struct PlanShape: Hashable, Sendable, Codable {
       expertMatrices: Array(repeating: [matrix, matrix, matrix], count: layers),
       keyValueBytesPerPosition: keyValueBytesPerPosition
         ?? 4 * layers * keyValueHeads * headDimension,
+      // Every head goes through keys and values; compressed rows are both.
+      lookBacks: [
+        .init(
+          bytesPerPosition: keyValueBytesPerPosition.map { 2 * heads * $0 }
+            ?? 4 * layers * heads * headDimension)
+      ],
       chunkTokens: ModelOptions.chunkTokenCount)
   }
 }
