@@ -31,7 +31,7 @@ ALWAYS_INLINE __m256i look_up_4(const int8_t *table, __m256i indices) {
 }
 
 /// 16 bytes as 32 nibbles, the low ones first.
-ALWAYS_INLINE __m256i decoded_nibbles(const uint8_t *p) {
+ALWAYS_INLINE __m256i nibbles_256(const uint8_t *p) {
   const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
   const __m256i shifted = _mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4));
   return _mm256_and_si256(shifted, _mm256_set1_epi8(15));
@@ -47,13 +47,18 @@ ALWAYS_INLINE long long points_of_4(const uint16_t *grid, uint32_t first, uint32
   return (long long)_pdep_u64(grid[first] | (uint32_t)grid[second] << 12, 0x0707070707070707);
 }
 
-/// Changes the sign of the values whose bit is set.
-ALWAYS_INLINE __m256i with_signs(__m256i v, uint32_t bits) {
+/// A byte 0xff for each bit of `bits` that is not set, 0 for the others.
+ALWAYS_INLINE __m256i clear_bits(uint32_t bits) {
   const __m256i spread = _mm256_shuffle_epi8(
       _mm256_set1_epi32((int)bits),
       _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
   const __m256i mask = _mm256_set1_epi64x((long long)0x8040201008040201ull);
-  const __m256i negative = _mm256_cmpeq_epi8(_mm256_and_si256(spread, mask), mask);
+  return _mm256_cmpeq_epi8(_mm256_and_si256(spread, mask), _mm256_setzero_si256());
+}
+
+/// Changes the sign of the values whose bit is set.
+ALWAYS_INLINE __m256i with_signs(__m256i v, uint32_t bits) {
+  const __m256i negative = clear_bits(~bits);
   return _mm256_sub_epi8(_mm256_xor_si256(v, negative), negative);
 }
 
@@ -171,11 +176,11 @@ ALWAYS_INLINE __m256i decoded_values(uint32_t type, const uint8_t *p, int g) {
     case TYPE_Q8_K:
       return _mm256_loadu_si256((const __m256i *)(((const block_q8_k *)p)->qs + 32 * g));
     case TYPE_IQ4_NL:
-      return look_up_16(iq4_levels, decoded_nibbles(((const block_iq4_nl *)p + g)->qs));
+      return look_up_16(iq4_levels, nibbles_256(((const block_iq4_nl *)p + g)->qs));
     case TYPE_IQ4_XS:
-      return look_up_16(iq4_levels, decoded_nibbles(((const block_iq4_xs *)p)->qs + 16 * g));
+      return look_up_16(iq4_levels, nibbles_256(((const block_iq4_xs *)p)->qs + 16 * g));
     case TYPE_MXFP4:
-      return look_up_16(mxfp4_levels, decoded_nibbles(((const block_mxfp4 *)p + g)->qs));
+      return look_up_16(mxfp4_levels, nibbles_256(((const block_mxfp4 *)p + g)->qs));
     case TYPE_IQ2_XXS: return iq2_xxs_values((const block_iq2_xxs *)p, g);
     case TYPE_IQ2_XS: return iq2_xs_values((const block_iq2_xs *)p, g);
     case TYPE_IQ2_S: return iq2_s_values((const block_iq2_s *)p, g);

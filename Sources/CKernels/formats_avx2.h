@@ -9,28 +9,12 @@
 #include "decoded_avx2.h"
 #include "kernels.h"
 
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi2"))), apply_to = function)
 
 ALWAYS_INLINE float load_float(const void *p) {
   float v;
   memcpy(&v, p, sizeof v);
   return v;
-}
-
-/// 16 bytes as 32 nibbles, the low ones first.
-ALWAYS_INLINE __m256i nibbles(const uint8_t *p) {
-  const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
-  const __m256i shifted = _mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4));
-  return _mm256_and_si256(shifted, _mm256_set1_epi8(15));
-}
-
-/// A byte 0xff for each bit of `bits` that is not set, 0 for the others.
-ALWAYS_INLINE __m256i clear_bits(uint32_t bits) {
-  const __m256i spread = _mm256_shuffle_epi8(
-      _mm256_set1_epi32((int)bits),
-      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
-  const __m256i mask = _mm256_set1_epi64x((long long)0x8040201008040201ull);
-  return _mm256_cmpeq_epi8(_mm256_and_si256(spread, mask), _mm256_setzero_si256());
 }
 
 ALWAYS_INLINE __m256i with_fifth_bits(__m256i low, uint32_t bits) {
@@ -65,15 +49,15 @@ ALWAYS_INLINE __m256i q6_k_values(const block_q6_k *block, int g) {
 /// `value_offset`.
 ALWAYS_INLINE __m256i values(uint32_t type, const uint8_t *p, int g) {
   switch (type) {
-    case TYPE_Q4_0: return nibbles(((const block_q4_0 *)p + g)->qs);
-    case TYPE_Q4_1: return nibbles(((const block_q4_1 *)p + g)->qs);
+    case TYPE_Q4_0: return nibbles_256(((const block_q4_0 *)p + g)->qs);
+    case TYPE_Q4_1: return nibbles_256(((const block_q4_1 *)p + g)->qs);
     case TYPE_Q5_0: {
       const block_q5_0 *block = (const block_q5_0 *)p + g;
-      return with_fifth_bits(nibbles(block->qs), block->qh);
+      return with_fifth_bits(nibbles_256(block->qs), block->qh);
     }
     case TYPE_Q5_1: {
       const block_q5_1 *block = (const block_q5_1 *)p + g;
-      return with_fifth_bits(nibbles(block->qs), block->qh);
+      return with_fifth_bits(nibbles_256(block->qs), block->qh);
     }
     case TYPE_Q8_0: return _mm256_loadu_si256((const __m256i *)((const block_q8_0 *)p + g)->qs);
     case TYPE_Q4_K: return k_nibbles(((const block_q4_k *)p)->qs, g);
@@ -109,14 +93,6 @@ ALWAYS_INLINE __m256 halves(const uint8_t *p, size_t offset, size_t stride) {
       _mm_unpacklo_epi64(_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d)));
 }
 
-ALWAYS_INLINE __m256 broadcast_half(uint16_t half) {
-  return _mm256_cvtph_ps(_mm_set1_epi16((short)half));
-}
-
-ALWAYS_INLINE __m256 floats_from_bytes(uint64_t bytes) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
-}
-
 /// The 16 integer scales of a Q6_K block.
 ALWAYS_INLINE __m128i q6_k_scales(const uint8_t *p) {
   return _mm_loadu_si128((const __m128i *)((const block_q6_k *)p)->scales);
@@ -138,13 +114,13 @@ ALWAYS_INLINE void scales(uint32_t type, const uint8_t *p, __m256 *scale, __m256
       // Both formats begin with d, dmin and the packed scales.
       const block_q4_k *block = (const block_q4_k *)p;
       const group_scales packed = unpack_group_scales(block->scales);
-      *scale = _mm256_mul_ps(broadcast_half(block->d), floats_from_bytes(packed.scales));
+      *scale = _mm256_mul_ps(float_of_half(block->d), floats_of_bytes(packed.scales));
       *minimum = _mm256_mul_ps(
-          _mm256_sub_ps(_mm256_setzero_ps(), broadcast_half(block->dmin)),
-          floats_from_bytes(packed.mins));
+          _mm256_sub_ps(_mm256_setzero_ps(), float_of_half(block->dmin)),
+          floats_of_bytes(packed.mins));
       break;
     }
-    case TYPE_Q6_K: *scale = broadcast_half(((const block_q6_k *)p)->d); break;
+    case TYPE_Q6_K: *scale = float_of_half(((const block_q6_k *)p)->d); break;
     default: *scale = halves(p, 0, stride); break;
   }
 }

@@ -155,11 +155,14 @@ final class UringReadEngine: ReadEngine {
     if pending.count > 0 { submit() }
   }
 
+  /// What a completion means for its read.
   private func outcome(of flight: Int, _ result: Int, file: DataFile) -> Progress.Outcome {
     guard result == -Int(ECANCELED) else { return flights[flight].note(result, file: file) }
     // Nobody cancels: the kernel could not make the thread that was to read, because of a limit on
     // processes or because signals kept interrupting it (seen with Linux 6.18).
-    let note = "some reads were waited for: the kernel had no thread for them"
+    let note =
+      "some reads were waited for: the kernel had no thread for them, "
+      + "because of a limit on processes (ulimit -u) or of many signals"
     if !fallbacks.contains(note) { fallbacks.append(note) }
     return .finished(flights[flight].finish(from: file))
   }

@@ -39,7 +39,11 @@ struct Synth: ParsableCommand {
       valueName: "name"))
   var like: String
 
-  @Option(help: "How weights are stored; norms and routers are F32.")
+  @Option(
+    help: """
+      How weights are stored; norms and routers are F32, and rows that are not whole blocks of q4_K \
+      are q4_0 (gpt-oss, some of DeepSeek).
+      """)
   var quant: SynthesisQuantization
 
   @Option(

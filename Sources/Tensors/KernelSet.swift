@@ -5,7 +5,7 @@ internal import Glibc
 package enum KernelSet: UInt32, CaseIterable, Comparable, Sendable {
   /// Plain C, on any processor.
   case portable = 0
-  /// AVX2, FMA and F16C.
+  /// AVX2, FMA, F16C and BMI2.
   case avx2 = 1
   /// AVX-512 F, BW, VL, DQ and VNNI.
   case avx512 = 2

@@ -53,8 +53,10 @@ func deepSeek3PieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
   }
   func end(of kinds: DeepSeekKind, from start: Int, limit: Int = .max) -> Int {
     var (end, count) = (start, 0)
-    while count < limit, kind(at: end) == kinds {
-      end += TextSymbol(in: text, at: end).byteCount
+    while end < text.count, count < limit {
+      let symbol = TextSymbol(in: text, at: end)
+      guard DeepSeekKind(symbol) == kinds else { break }
+      end += symbol.byteCount
       count += 1
     }
     return end

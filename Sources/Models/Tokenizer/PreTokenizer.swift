@@ -125,10 +125,10 @@ private func o200kPieceEnd(
   // One symbol that is neither letter, number nor line break may come before a word, marks among them,
   // which may also begin one.
   let mayPrecede = kind == .space || kind == .other
-  let word =
-    (mayPrecede ? mixedWordEnd(in: text, from: next, withoutHan) : nil)
-    ?? mixedWordEnd(in: text, from: start, withoutHan)
-    ?? capitalsEnd(in: text, from: mayPrecede ? next : start, withoutHan)
+  let after = mayPrecede ? WordEnds(in: text, from: next, withoutHan: withoutHan) : nil
+  let own =
+    after?.mixed == nil ? WordEnds(in: text, from: start, withoutHan: withoutHan) : nil
+  let word = after?.mixed ?? own?.mixed ?? (after ?? own)?.capitals
   if let word { return contractionEnd(in: text, from: word, ignoringCase: true) ?? word }
   if kind == .number {
     return runEnd(of: .number, in: text, from: start, symbolLimit: 3)
@@ -148,41 +148,36 @@ private func mayFollowSymbols(_ byte: UInt8, slash: Bool) -> Bool {
   byte == UInt8(ascii: "\r") || byte == UInt8(ascii: "\n") || slash && byte == UInt8(ascii: "/")
 }
 
-/// The end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+` at `start`, or nil if it does not
-/// match there.
-private func mixedWordEnd(
-  in text: Span<UInt8>, from start: Int, _ withoutHan: Bool
-) -> Int? {
-  var end = start
-  // Where the last symbol of the first class ends that is of the second too.
-  var lastOfBoth: Int?
-  while end < text.count {
-    let symbol = TextSymbol(in: text, at: end)
-    guard let wordCase = symbol.wordCase(withoutHan: withoutHan), wordCase != .lower else { break }
-    end += symbol.byteCount
-    if wordCase == .neither { lastOfBoth = end }
-  }
-  let capitals = end
-  while end < text.count {
-    let symbol = TextSymbol(in: text, at: end)
-    guard let wordCase = symbol.wordCase(withoutHan: withoutHan), wordCase != .upper else { break }
-    end += symbol.byteCount
-  }
-  return end > capitals ? end : lastOfBoth
-}
+/// Where words end that start at a given place.
+private struct WordEnds {
+  /// The end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+`, or nil if it does not match.
+  let mixed: Int?
+  /// The end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+`, or nil if it does not match.
+  let capitals: Int?
 
-/// The end of `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+` at `start`, where no lower case follows; nil if it does not
-/// match there.
-private func capitalsEnd(
-  in text: Span<UInt8>, from start: Int, _ withoutHan: Bool
-) -> Int? {
-  var end = start
-  while end < text.count {
-    let symbol = TextSymbol(in: text, at: end)
-    guard let wordCase = symbol.wordCase(withoutHan: withoutHan), wordCase != .lower else { break }
-    end += symbol.byteCount
+  init(in text: Span<UInt8>, from start: Int, withoutHan: Bool) {
+    var end = start
+    // Where the last symbol of the first class ends that is of the second too.
+    var lastOfBoth: Int?
+    while end < text.count {
+      let symbol = TextSymbol(in: text, at: end)
+      guard let wordCase = symbol.wordCase(withoutHan: withoutHan), wordCase != .lower else {
+        break
+      }
+      end += symbol.byteCount
+      if wordCase == .neither { lastOfBoth = end }
+    }
+    let capitalsEnd = end
+    while end < text.count {
+      let symbol = TextSymbol(in: text, at: end)
+      guard let wordCase = symbol.wordCase(withoutHan: withoutHan), wordCase != .upper else {
+        break
+      }
+      end += symbol.byteCount
+    }
+    mixed = end > capitalsEnd ? end : lastOfBoth
+    capitals = capitalsEnd > start ? capitalsEnd : nil
   }
-  return end > start ? end : nil
 }
 
 /// A run of white space that starts at a given place.

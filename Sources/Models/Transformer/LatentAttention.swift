@@ -11,6 +11,7 @@ struct LatentProjections {
     case compressed(down: Matrix, norm: UnsafePointer<Float>, up: Matrix)
   }
 
+  let sizes: LatentAttention
   let query: Query
   /// The compressed row and the rotated part of its keys, [rank + rotated, hidden].
   let row: Matrix
@@ -25,6 +26,7 @@ struct LatentProjections {
     func vector(_ part: String) -> UnsafePointer<Float> {
       weights.vector("blk.\(layer).\(part).weight")
     }
+    sizes = latent
     query =
       latent.queryRank == nil
       ? .direct(matrix("attn_q"))
@@ -108,7 +110,7 @@ struct LatentBuffers {
 extension MoETransformer {
   /// Latent attention of a chunk of tokens, whose normalised states are `buffers.input`, into `buffers.mixed`.
   func attend(_ projections: LatentProjections, block: Int, position: Int, count: Int) {
-    guard let latent = description.latent, let own = buffers.latent else { return }
+    guard let own = buffers.latent else { preconditionFailure("no room for latent attention") }
     append(projections.row, of: buffers.input, into: buffers.keyRows, count: count)
     switch projections.query {
     case .direct(let query):
@@ -120,7 +122,7 @@ extension MoETransformer {
       for token in 0..<count {
         let row = own.compressed.row(token)
         kernels.rmsNorm(
-          row, weight: norm, into: row, count: latent.queryRank!, epsilon: description.rmsEpsilon)
+          row, weight: norm, into: row, count: down.rows, epsilon: description.rmsEpsilon)
       }
       own.compressed.quantize(0..<count, kernels: kernels, pool: pool)
       append(up, of: own.compressed, into: buffers.queryRows, count: count)
@@ -129,7 +131,7 @@ extension MoETransformer {
     runtime.advanceReads()
     for first in stride(from: 0, to: count, by: LatentBuffers.blockTokens) {
       let heads = LatentAttentionLoop(
-        model: self, projections: projections, latent: latent, buffers: own, layer: block,
+        model: self, projections: projections, buffers: own, layer: block,
         position: position, first: first,
         tokenCount: min(LatentBuffers.blockTokens, count - first))
       pool.run(heads.splitting, chunkCount: heads.tokenCount)
@@ -163,13 +165,14 @@ extension MoETransformer {
 struct LatentAttentionLoop: ParallelWork {
   unowned let model: MoETransformer
   let projections: LatentProjections
-  let latent: LatentAttention
   let buffers: LatentBuffers
   let layer: Int
   let position: Int
   /// The first of the tokens, in the chunk.
   let first: Int
   let tokenCount: Int
+
+  private var latent: LatentAttention { projections.sizes }
 
   /// The chunks of the loop.
   var chunkCount: Int {

@@ -291,7 +291,9 @@ package final class MoETransformer {
   /// What follows attention in a layer without experts.
   private func runDense(block: Int, count: Int) {
     let layer = layers[block]
-    guard case .dense(let network) = layer.feedForward else { return }
+    guard case .dense(let network) = layer.feedForward else {
+      preconditionFailure("a layer with experts")
+    }
     let input = buffers.input
     normalize(buffers.residual, weight: layer.feedForwardNorm, into: input.floats, count: count)
     input.quantize(0..<count, kernels: kernels, pool: pool)

@@ -3,12 +3,12 @@ internal import Glibc
 
 /// The angles of rotary position embedding (arXiv 2104.09864), with linear and YaRN scaling.
 package struct RotaryEmbedding: Sendable {
-  /// Radians per position of each pair, [head dimension / 2].
+  /// Radians per position of each pair, [dimension / 2].
   private let frequencies: [Float]
   /// The factor on cosines and sines: 1 but for YaRN.
   private let magnitude: Float
 
-  /// - Parameter dimension: the head dimension, all of which is rotated.
+  /// - Parameter dimension: the values of a head that are rotated.
   package init(dimension: Int, base: Float, scaling: RopeScaling) {
     let half = dimension / 2
     let plain = (0..<half).map { 1 / pow(base, Float(2 * $0) / Float(dimension)) }
