@@ -45,7 +45,7 @@ let package = Package(
     target("Routing", []),
     target("Residency", ["Routing"]),
     // 2
-    target("Checkpoints", ["Tensors"]),
+    target("Checkpoints", ["DirectIO", "Tensors"]),
     target("Placement", []),
     // 3
     target("ExpertRuntime", ["Checkpoints", "DirectIO", "Residency", "Routing", "Tensors"]),

@@ -1,7 +1,7 @@
 internal import Glibc
 
-/// A checkpoint: its metadata and where each tensor lies. It is GGUF, one file or split over several, or a
-/// folder of Hugging Face's, whose names and keys have become GGUF's.
+/// A checkpoint: its metadata and where each tensor lies. It is GGUF, one file or split over several, a packed
+/// file, or a folder of Hugging Face's, whose names and keys have become GGUF's.
 ///
 /// Only headers are read. Everything here has been checked against the files: tensors lie within
 /// them, aligned, whole and apart from each other.
@@ -22,6 +22,9 @@ package struct Checkpoint: MetadataSource, Sendable {
   package let byteCount: UInt64
   /// The GGUF version of the first file; nil for a folder.
   package let version: UInt32?
+  /// Whether rows of queries and keys are in the order in which Hugging Face has them, not in that which GGUF
+  /// converters make of it for some architectures.
+  let isAsTrained: Bool
   /// The metadata of all files; `split.no` and `general.alignment` are the first file's.
   package let metadata: [String: MetadataValue]
   /// The tensors by name.
@@ -30,6 +33,8 @@ package struct Checkpoint: MetadataSource, Sendable {
   package let tensorOrder: [String]
   /// Where each expert lies of those stacks that lie scattered; of the others one follows the other.
   let stacks: [String: [ExpertSlice]]
+  /// Where a packed file has its checksums; nil for any other checkpoint.
+  package let packed: PackedLayout?
 
   /// Reads the headers of the checkpoint at `path`; any file of a split one finds the others.
   /// - Throws: `CheckpointError` for a file that cannot be read or breaks the format's rules.
@@ -39,7 +44,7 @@ package struct Checkpoint: MetadataSource, Sendable {
     }
     let opened = try GGUFHeader(path: path, file: 0)
     guard let split = try Split(opened), split.count > 1 else {
-      return try Checkpoint(path: path, headers: [opened])
+      return try Checkpoint(path: path, headers: [opened]).unpacked()
     }
     let name = try split.shardName(of: opened)
     var headers: [GGUFHeader] = []
@@ -85,8 +90,10 @@ package struct Checkpoint: MetadataSource, Sendable {
     byteCount = try Self.sum(headers.map(\.fileByteCount), path: path)
     self.path = path
     stacks = [:]
+    packed = nil
     files = headers.map { File(path: $0.path, byteCount: $0.fileByteCount) }
     version = headers[0].version
+    isAsTrained = false
     self.metadata = metadata
     self.tensors = tensors
     tensorOrder = order
@@ -101,10 +108,34 @@ package struct Checkpoint: MetadataSource, Sendable {
     self.path = path
     files = headers.map { File(path: $0.path, byteCount: $0.fileByteCount) }
     version = nil
+    isAsTrained = true
     self.metadata = metadata
     self.tensors = tensors.tensors
     stacks = tensors.stacks
-    tensorOrder = tensors.tensors.values.sorted {
+    packed = nil
+    tensorOrder = Self.order(tensors.tensors)
+  }
+
+  /// The packed file `other`, its records taken for stacks.
+  init(
+    _ other: Checkpoint, tensors: [String: TensorInfo], stacks: [String: [ExpertSlice]],
+    packed: PackedLayout, isAsTrained: Bool
+  ) {
+    path = other.path
+    files = other.files
+    byteCount = other.byteCount
+    version = other.version
+    self.isAsTrained = isAsTrained
+    metadata = other.metadata
+    self.tensors = tensors
+    self.stacks = stacks
+    self.packed = packed
+    tensorOrder = Self.order(tensors)
+  }
+
+  /// The names of the tensors, by file and offset.
+  private static func order(_ tensors: [String: TensorInfo]) -> [String] {
+    tensors.values.sorted {
       ($0.file, $0.offset, $0.name) < ($1.file, $1.offset, $1.name)
     }.map(\.name)
   }

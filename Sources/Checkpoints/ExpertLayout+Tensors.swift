@@ -35,7 +35,7 @@ extension ExpertLayout {
 
 extension ExpertSize {
   /// The limits that `ModelDescription` sets for the same numbers.
-  private static let limits = [1 << 20, 1 << 24, 65_536]
+  static let limits = [1 << 20, 1 << 24, 65_536]
 
   /// The size that the gate tensor of `block` has.
   fileprivate init(_ checkpoint: Checkpoint, block: Int) throws(CheckpointError) {

@@ -31,6 +31,12 @@ package struct ExpertSlice: Sendable, Hashable {
   package let offset: UInt64
   /// The bytes of the matrix.
   package let byteCount: Int
+
+  package init(file: Int, offset: UInt64, byteCount: Int) {
+    self.file = file
+    self.offset = offset
+    self.byteCount = byteCount
+  }
 }
 
 /// Where the three matrices of one expert lie.

@@ -6,6 +6,8 @@ struct HeaderEncoder {
   private(set) var bytes: [UInt8] = []
   private(set) var alignment = GGUFFormat.defaultAlignment
   private(set) var tensorByteCounts: [Int] = []
+  /// Where the data of each tensor begins in the file.
+  private(set) var tensorOffsets: [UInt64] = []
   /// Header, data and padding.
   private(set) var fileByteCount: UInt64 = 0
 
@@ -27,6 +29,7 @@ struct HeaderEncoder {
         path: path, item: "the tensor infos", limit: GGUFLimits.headerByteCount)
     }
     while UInt64(bytes.count) % alignment != 0 { bytes.append(0) }
+    tensorOffsets = tensorOffsets.map { $0 + UInt64(bytes.count) }
     fileByteCount = UInt64(bytes.count) + dataByteCount
   }
 
@@ -65,6 +68,7 @@ struct HeaderEncoder {
       append(tensor.type.rawValue)
       append(offset)
       tensorByteCounts.append(byteCount)
+      tensorOffsets.append(offset)
       let (end, overflow) = offset.addingReportingOverflow(UInt64(byteCount))
       // A file is at most `Int.max` bytes; leave room for the header.
       guard !overflow, let next = GGUFFormat.align(end, to: alignment),

@@ -154,7 +154,7 @@ package struct ModelDescription: Sendable, Equatable {
         try keys.rotaryDimension(of: headDimension)
       }
     rotaryPairs =
-      traits.permutesInGGUF && checkpoint.version == nil ? .halves : traits.rotaryPairs
+      traits.permutesInGGUF && checkpoint.isAsTrained ? .halves : traits.rotaryPairs
     feedForwardNorm = traits.feedForwardNorm
     hasOtherBiases = traits.hasOtherBiases
     hasSinks = traits.hasSinks

@@ -45,24 +45,36 @@ struct PartialFile: ~Copyable {
   /// Brings the file to disk and gives it its name.
   /// - Throws: `CheckpointError.system`; the partial file is removed then.
   consuming func finish() throws(CheckpointError) {
-    guard fsync(descriptor) == 0 else { throw failure("flush") }
-    guard rename(partialPath, path) == 0 else { throw failure("rename") }
+    try renameDurably(partialPath, to: path, descriptor: descriptor)
     isRenamed = true
-    // The new name is on disk once its directory is (fsync(2)).
-    let directory = Glibc.open(parentDirectory(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    guard directory >= 0 else {
-      throw .system(operation: "open the directory of", path: path, errno: errno)
-    }
-    let result = fsync(directory)
-    let code = errno
-    close(directory)
-    guard result == 0 else {
-      throw .system(operation: "flush the directory of", path: path, errno: code)
-    }
   }
 
   private func failure(_ operation: String) -> CheckpointError {
     .system(operation: "\(operation) it", path: partialPath, errno: errno)
+  }
+}
+
+/// Brings a file to disk, gives it another name, and brings that to disk.
+/// - Throws: `CheckpointError.system`.
+func renameDurably(
+  _ partialPath: String, to path: String, descriptor: Int32
+) throws(CheckpointError) {
+  guard fsync(descriptor) == 0 else {
+    throw .system(operation: "flush it", path: partialPath, errno: errno)
+  }
+  guard rename(partialPath, path) == 0 else {
+    throw .system(operation: "rename it", path: partialPath, errno: errno)
+  }
+  // The new name is on disk once its directory is (fsync(2)).
+  let directory = Glibc.open(parentDirectory(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+  guard directory >= 0 else {
+    throw .system(operation: "open the directory of", path: path, errno: errno)
+  }
+  let result = fsync(directory)
+  let code = errno
+  close(directory)
+  guard result == 0 else {
+    throw .system(operation: "flush the directory of", path: path, errno: code)
   }
 }
 

@@ -21,7 +21,7 @@ extension ExpertRuntime {
     while !isCancelled(), fillIdle() { awaitReads() }
   }
 
-  /// Reads a matrix of the most used expert that is not resident, if the disk has nothing to do and there is
+  /// Begins a read of the most used expert that is not resident, if the disk has nothing to do and there is
   /// a free slot.
   /// - Returns: whether there was anything to read.
   @discardableResult
@@ -39,17 +39,18 @@ extension ExpertRuntime {
       }
       let slot = residents.slot(of: expert)
       // One whose read has failed is read again when it is needed.
+      let id = ExpertID(layer: Int(expert) / expertCount, expert: Int(expert) % expertCount)
       guard contents[slot].expert == expert,
-        let matrix = ExpertMatrix.allCases.dropFirst(filledMatrices)
-          .first(where: { contents[slot].arrived & $0.bit == 0 })
+        let read = geometry.reads(layer: id.layer).first(where: {
+          $0.first.rawValue >= filledMatrices && contents[slot].arrived & $0.set == 0
+        })
       else {
         likely.removeLast()
         filledMatrices = 0
         continue
       }
-      filledMatrices = matrix.rawValue + 1
-      let id = ExpertID(layer: Int(expert) / expertCount, expert: Int(expert) % expertCount)
-      statistics.filled.byteCount += enqueue(matrix, of: id, into: slot, priority: .prefetch)
+      filledMatrices = read.first.rawValue + read.matrices.count
+      statistics.filled.byteCount += enqueue(read, of: id, into: slot, priority: .prefetch)
       submitReads()
       return true
     }

@@ -36,7 +36,7 @@ struct SlotContent {
 struct ReadFailure {
   let expert: Int
   let matrix: ExpertMatrix
-  let error: IOError
+  let reason: String
 }
 
 extension ExpertRuntime {
@@ -163,28 +163,28 @@ extension ExpertRuntime {
     if contents[slot].expert != id { claim(slot, for: id) }
     contents[slot].task = task
     var byteCount = settleLate(slot) + promoteFill(slot)
-    for matrix in ExpertMatrix.allCases
-    where (contents[slot].arrived | contents[slot].underWay) & matrix.bit == 0 {
-      byteCount += enqueue(matrix, of: expert, into: slot, priority: .demand)
+    for read in geometry.reads(layer: expert.layer)
+    where (contents[slot].arrived | contents[slot].underWay) & read.set == 0 {
+      byteCount += enqueue(read, of: expert, into: slot, priority: .demand)
     }
     disk.noteDemand(byteCount: byteCount)
     return byteCount
   }
 
-  /// Queues the read of one matrix; returns its bytes.
+  /// Queues a read of an expert; returns its bytes.
   func enqueue(
-    _ matrix: ExpertMatrix, of expert: ExpertID, into slot: Int, priority: ReadRequest.Priority
+    _ read: ExpertRead, of expert: ExpertID, into slot: Int, priority: ReadRequest.Priority
   ) -> Int {
     if contents[slot].underWay == 0 {
       if flightCount == 0 { busySince = monotonicNanoseconds() }
       flightCount += 1
     }
-    contents[slot].underWay |= matrix.bit
-    let place = geometry.placement(matrix, layer: expert.layer, expert: expert.expert)
+    contents[slot].underWay |= read.set
+    let place = geometry.placement(read, layer: expert.layer, expert: expert.expert)
     engine.enqueue(
       ReadRequest(
         file: place.file, span: place.span, destination: memory(ofSlot: slot) + place.slotOffset,
-        tag: Self.tag(slot, matrix), priority: priority))
+        tag: Self.tag(slot, read), priority: priority))
     return place.span.byteCount
   }
 
@@ -202,11 +202,9 @@ extension ExpertRuntime {
   /// - Returns: the set of their matrices.
   func promoteReads(into slot: Int) -> UInt8 {
     var promoted: UInt8 = 0
-    for matrix in ExpertMatrix.allCases
-    where contents[slot].underWay & matrix.bit != 0
-      && engine.promote(tag: Self.tag(slot, matrix))
-    {
-      promoted |= matrix.bit
+    for read in reads(into: slot)
+    where contents[slot].underWay & read.set != 0 && engine.promote(tag: Self.tag(slot, read)) {
+      promoted |= read.set
     }
     return promoted
   }
@@ -215,10 +213,10 @@ extension ExpertRuntime {
   /// - Returns: the set of their matrices.
   func cancelReads(into slot: Int) -> UInt8 {
     var cancelled: UInt8 = 0
-    for matrix in ExpertMatrix.allCases.reversed()
-    where contents[slot].underWay & matrix.bit != 0 && engine.cancel(tag: Self.tag(slot, matrix)) {
-      cancelled |= matrix.bit
-      endRead(of: matrix, into: slot)
+    for read in reads(into: slot).reversed()
+    where contents[slot].underWay & read.set != 0 && engine.cancel(tag: Self.tag(slot, read)) {
+      cancelled |= read.set
+      endRead(of: read.set, into: slot)
     }
     return cancelled
   }
@@ -231,9 +229,15 @@ extension ExpertRuntime {
     }
   }
 
+  /// The reads of the expert in `slot`; none if there is none.
+  private func reads(into slot: Int) -> [ExpertRead] {
+    let expert = Int(contents[slot].expert)
+    return expert < 0 ? [] : geometry.reads(layer: expert / expertCount)
+  }
+
   /// What a read's completion is known by.
-  static func tag(_ slot: Int, _ matrix: ExpertMatrix) -> UInt64 {
-    UInt64(slot) << 2 | UInt64(matrix.rawValue)
+  static func tag(_ slot: Int, _ read: ExpertRead) -> UInt64 {
+    UInt64(slot) << 2 | UInt64(read.first.rawValue)
   }
 
   /// Lets queued reads begin; what the page cache has is there at once.
@@ -262,23 +266,42 @@ extension ExpertRuntime {
       progressed = true
       let slot = Int(completion.tag >> 2)
       let matrix = ExpertMatrix(rawValue: Int(completion.tag & 3))!
-      if let error = completion.error {
+      let (layer, expert) = Int(contents[slot].expert).quotientAndRemainder(dividingBy: expertCount)
+      let read = geometry.read(of: matrix, layer: layer)
+      let fault = completion.error.map { "\($0)" } ?? damage(of: read, layer, expert, in: slot)
+      if let fault {
         // One that was read ahead is read again if it is needed.
         if contents[slot].task >= 0, firstFailure == nil {
-          let expert = Int(contents[slot].expert) % expertCount
-          firstFailure = ReadFailure(expert: expert, matrix: matrix, error: error)
+          firstFailure = ReadFailure(expert: expert, matrix: matrix, reason: fault)
         }
       } else {
-        contents[slot].arrived |= matrix.bit
+        contents[slot].arrived |= read.set
       }
-      endRead(of: matrix, into: slot)
+      endRead(of: read.set, into: slot)
     }
     return progressed
   }
 
-  /// Takes note that no read of `matrix` into `slot` is under way any more.
-  func endRead(of matrix: ExpertMatrix, into slot: Int) {
-    contents[slot].underWay &= ~matrix.bit
+  /// What is wrong with bytes that have been read, where they are to be compared with their checksums.
+  private func damage(of read: ExpertRead, _ layer: Int, _ expert: Int, in slot: Int) -> String? {
+    guard let checksums else { return nil }
+    let start = monotonicNanoseconds()
+    defer { statistics.verificationNanoseconds += monotonicNanoseconds() - start }
+    for matrix in read.matrices {
+      let bytes = UnsafeRawBufferPointer(
+        start: memory(ofSlot: slot) + geometry.offset(of: matrix, layer: layer, expert: expert),
+        count: layout.slice(matrix, layer: layer, expert: expert).byteCount)
+      guard
+        kernels.checksum(bytes)
+          == checksums.sum(layer: layer, expert: expert, matrix: matrix.rawValue)
+      else { return "the checksum of its \(matrix) matrix is not the one it was written with" }
+    }
+    return nil
+  }
+
+  /// Takes note that no read of the matrices in `set` into `slot` is under way any more.
+  func endRead(of set: UInt8, into slot: Int) {
+    contents[slot].underWay &= ~set
     guard contents[slot].underWay == 0 else { return }
     let now = monotonicNanoseconds()
     if contents[slot].ahead?.isNeeded == true { settleArrival(slot, at: now) }
@@ -332,7 +355,7 @@ extension ExpertRuntime {
     let expert = task.expert
     let places = buffers.places(of: expert)
     let first = places.lowerBound
-    let offset = geometry.placement(matrix, layer: layer, expert: expert).matrixOffset
+    let offset = geometry.offset(of: matrix, layer: layer, expert: expert)
     let weights = layout.matrix(
       matrix, layer: layer, bytes: UnsafeRawPointer(memory(ofSlot: task.slot) + offset))
     let bias = biases.isEmpty ? nil : biases[layer].row(matrix, expert: expert, count: weights.rows)
@@ -385,6 +408,6 @@ extension ExpertRuntime {
     let file = layout.slice(failure.matrix, layer: layer, expert: failure.expert).file
     return .read(
       expert: "\(ExpertID(layer: layer, expert: failure.expert))", matrix: "\(failure.matrix)",
-      file: files[file].path, reason: "\(failure.error)")
+      file: files[file].path, reason: failure.reason)
   }
 }

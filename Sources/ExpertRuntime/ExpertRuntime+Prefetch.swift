@@ -139,9 +139,9 @@ extension ExpertRuntime {
     }
     contents[slot].ahead = ReadAhead()
     var byteCount = 0
-    for matrix in ExpertMatrix.allCases
-    where (contents[slot].arrived | contents[slot].underWay) & matrix.bit == 0 {
-      byteCount += enqueue(matrix, of: id, into: slot, priority: .prefetch)
+    for read in geometry.reads(layer: id.layer)
+    where (contents[slot].arrived | contents[slot].underWay) & read.set == 0 {
+      byteCount += enqueue(read, of: id, into: slot, priority: .prefetch)
     }
     statistics.prefetch[id.layer].issued.byteCount += byteCount
     return byteCount
@@ -268,9 +268,9 @@ extension ExpertRuntime {
   /// The bytes read for a set of the matrices of `expert`.
   func byteCount(of expert: Int32, _ set: UInt8) -> Int {
     let (layer, number) = (Int(expert) / expertCount, Int(expert) % expertCount)
-    return ExpertMatrix.allCases.reduce(0) { sum, matrix in
-      guard set & matrix.bit != 0 else { return sum }
-      return sum + geometry.placement(matrix, layer: layer, expert: number).span.byteCount
+    return geometry.reads(layer: layer).reduce(0) { sum, read in
+      guard set & read.set != 0 else { return sum }
+      return sum + geometry.placement(read, layer: layer, expert: number).span.byteCount
     }
   }
 }

@@ -31,6 +31,8 @@ public final class ExpertRuntime {
   package var activation = GatedActivation.silu
   /// What is added to the products of each layer's experts, [layers]; empty: nothing.
   package var biases: [ExpertBiases] = []
+  /// What the bytes of every read are compared with; nil: nothing.
+  package var checksums: PackedChecksums?
   let layout: ExpertLayout
   package let geometry: ExpertGeometry
   let files: [DataFile]

@@ -35,6 +35,8 @@ public struct RuntimeStatistics: Hashable, Sendable, Codable {
   public var diskWaitNanoseconds: UInt64 = 0
   /// Time with at least one read in flight.
   public var diskBusyNanoseconds: UInt64 = 0
+  /// Time spent on comparing what was read with its checksums.
+  public var verificationNanoseconds: UInt64 = 0
 
   public init() {}
 
@@ -80,6 +82,7 @@ extension RuntimeStatistics {
     result.predictionNanoseconds -= earlier.predictionNanoseconds
     result.diskWaitNanoseconds -= earlier.diskWaitNanoseconds
     result.diskBusyNanoseconds -= earlier.diskBusyNanoseconds
+    result.verificationNanoseconds -= earlier.verificationNanoseconds
     return result
   }
 }

@@ -11,7 +11,8 @@ internal import Glibc
 /// 2411.11217; the table by number of tokens is KTransformers', SOSP'25). Constant terms (Fiddler's
 /// linear fit has none, HybriMoE's, arXiv 2504.05897, has) are in the seconds of a layer.
 ///
-/// m experts missed by a layer are 3 m reads at once: with bursts measured at this block and depth,
+/// m experts missed by a layer are 3 m reads at once, or m where the matrices of each lie together: with
+/// bursts measured at this block and depth,
 ///
 ///     T_read(m) = l + m S / B                                                      [seconds]
 ///
@@ -67,11 +68,12 @@ public struct CostModel: Sendable {
   /// The latency l and the bandwidth B of an expert's reads: with them a burst of one expert and one of
   /// all that a token needs of a layer take as long as was measured, which was with reads alone.
   public func reads(_ kind: ReadKind) -> (latency: Double, bytesPerSecond: Double)? {
-    let block = work.meanMatrixByteCount
-    guard let one = profile.burstSeconds(kind, blockBytes: block, count: 3),
-      let all = profile.burstSeconds(kind, blockBytes: block, count: 3 * max(2, work.topK))
+    let block = work.meanReadByteCount
+    let count = work.readCount
+    guard let one = profile.burstSeconds(kind, blockBytes: block, count: count),
+      let all = profile.burstSeconds(kind, blockBytes: block, count: count * max(2, work.topK))
     else { return nil }
-    let bytes = Double(3 * block)
+    let bytes = Double(count * block)
     let slope = (all - one) / Double(max(2, work.topK) - 1)
     let rate = slope > 0 ? min(bytes / slope, 2 * bytes * Double(work.topK) / all) : bytes / one
     let share = kind == .cached ? 1 : min(1, profile.contention.readShare.value)
@@ -100,6 +102,7 @@ public struct CostModel: Sendable {
       layerSeconds: layer,
       tokenSeconds: tokenSeconds)
     hardware.readsOccupyProcessor = kind == .cached
+    hardware.readsPerExpert = work.readsPerExpert
     hardware.computeShareWhileReading =
       kind == .cached ? nil : min(1, profile.contention.computeShare.value)
     return hardware
@@ -190,7 +193,7 @@ public struct CostModel: Sendable {
     return share
       * interpolate(
         row.map { (Double($0.blockBytes), $0.bytesPerSecond.value) },
-        at: Double(work.meanMatrixByteCount))
+        at: Double(work.meanReadByteCount))
   }
 
   // MARK: - Calibration

@@ -21,6 +21,8 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
   public var tokenSeconds: Double
   /// Whether reading keeps the processor, as copying out of the page cache does; nil: it does not.
   public var readsOccupyProcessor: Bool?
+  /// The reads of an expert: 1 where its three matrices come together, 2 where gate and up do; nil: 3.
+  public var readsPerExpert: Int?
   /// The share of `computeBytesPerSecond` that is left while something is read; nil: all of it.
   public var computeShareWhileReading: Double?
 
@@ -55,6 +57,9 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
     ]
     for (key, seconds) in times where !(seconds >= 0 && seconds.isFinite) {
       return "\(key) is \(seconds), expected a number from 0 on"
+    }
+    if let reads = readsPerExpert, !(1...3).contains(reads) {
+      return "reads_per_expert is \(reads), expected 1 to 3"
     }
     if let share = computeShareWhileReading, !(share > 0 && share <= 1) {
       return "compute_share_while_reading is \(share), expected a number above 0 and up to 1"

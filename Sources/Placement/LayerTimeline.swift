@@ -14,18 +14,26 @@ public struct LayerTime: Hashable, Sendable {
 /// of the processor, which do what `ExpertRuntime` makes them do.
 ///
 /// All reads are queued at once; the disk serves them in order, an expert's gate, up and down matrix one
-/// after the other: the n-th byte arrives at latency + n / bandwidth. The processor goes over gate, up
+/// after the other: the n-th byte arrives at latency + n / bandwidth, and those of matrices that are one read
+/// with the last of them. The processor goes over gate, up
 /// and down in turn and multiplies at once all experts that are ready for each, residents from the
 /// start and the others as their matrices land, at its rate in bytes; with nothing to multiply it waits
 /// for the next matrix. Where reading keeps the processor, all is read before anything is multiplied.
 public struct LayerTimeline: Sendable {
   private let profile: HardwareProfile
+  /// Matrices that are there when the read has ended that each is part of, [3].
+  private let read: [Int]
   private var done: [Int] = []
 
   /// - Parameter profile: without `fault`.
   public init(_ profile: HardwareProfile) {
     precondition(profile.fault == nil, "an impossible profile")
     self.profile = profile
+    switch profile.readsPerExpert {
+    case 1: read = [3, 3, 3]
+    case 2: read = [2, 2, 3]
+    default: read = [1, 2, 3]
+    }
   }
 
   /// - Parameters:
@@ -63,9 +71,9 @@ public struct LayerTimeline: Sendable {
     done.append(contentsOf: repeatElement(0, count: early + misses))
     func arrival(_ expert: Int, _ matrix: Int) -> Double {
       if expert < hits { return 0 }
-      if expert < early { return ends[expert - hits] - Double(2 - matrix) * readTime }
+      if expert < early { return ends[expert - hits] - Double(3 - read[matrix]) * readTime }
       return aheadSeconds + profile.readLatencySeconds
-        + Double(3 * (expert - early) + matrix + 1) * readTime
+        + Double(3 * (expert - early) + read[matrix]) * readTime
     }
     var remaining = 3 * (early + misses)
     while remaining > 0 {

@@ -47,12 +47,14 @@ public struct ModelWork: Hashable, Sendable, Codable {
   public var lookBacks: [LookBack]?
   /// The tokens of a prompt that pass through the model together.
   public var chunkTokens: Int
+  /// The reads of an expert: 1 where its matrices lie together, 2 where gate and up do; nil: one for each.
+  public var readsPerExpert: Int?
 
   public init(
     name: String, layers: Int, experts: Int, topK: Int, hiddenSize: Int, vocabulary: Int,
     dense: [Weights],
     head: Weights, expertMatrices: [[Weights]], keyValueBytesPerPosition: Int,
-    lookBacks: [LookBack]? = nil, chunkTokens: Int
+    lookBacks: [LookBack]? = nil, chunkTokens: Int, readsPerExpert: Int? = nil
   ) {
     self.name = name
     self.layers = layers
@@ -66,6 +68,7 @@ public struct ModelWork: Hashable, Sendable, Codable {
     self.keyValueBytesPerPosition = keyValueBytesPerPosition
     self.lookBacks = lookBacks
     self.chunkTokens = chunkTokens
+    self.readsPerExpert = readsPerExpert
   }
 
   /// The bytes that one token's attention goes through to look back on `positions`, over all layers.
@@ -84,8 +87,11 @@ public struct ModelWork: Hashable, Sendable, Codable {
   /// The bytes of an expert, over all layers' mean.
   public var meanExpertByteCount: Int { expertByteCounts.reduce(0, +) / max(1, layers) }
 
-  /// The bytes of one matrix of an expert: those of a read.
-  public var meanMatrixByteCount: Int { max(1, meanExpertByteCount / 3) }
+  /// The reads of an expert.
+  public var readCount: Int { min(3, max(1, readsPerExpert ?? 3)) }
+
+  /// The bytes of a read of an expert.
+  public var meanReadByteCount: Int { max(1, meanExpertByteCount / readCount) }
 
   /// The bytes of all experts.
   public var totalExpertByteCount: Int { expertByteCounts.reduce(0) { $0 + $1 * experts } }

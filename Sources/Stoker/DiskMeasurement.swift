@@ -6,7 +6,7 @@ internal import Tensors
 /// How fast a model's experts can be read from where they lie.
 public struct DiskMeasurement: Hashable, Sendable, Codable {
   public let bytesPerSecond: Double
-  /// Mean bytes of one read: one matrix of one expert.
+  /// Mean bytes of one read: one matrix of one expert, or those that lie together.
   public let readByteCount: Int
   /// Reads in flight.
   public let queueDepth: Int
@@ -38,8 +38,8 @@ extension ModelFile {
     func readExpert(into slot: Int) {
       let layer = Int.random(in: 0..<layout.layerCount, using: &random)
       let expert = Int.random(in: 0..<layout.expertCount, using: &random)
-      for matrix in ExpertMatrix.allCases {
-        let place = shape.geometry.placement(matrix, layer: layer, expert: expert)
+      for read in shape.geometry.reads(layer: layer) {
+        let place = shape.geometry.placement(read, layer: layer, expert: expert)
         engine.enqueue(
           ReadRequest(
             file: place.file, span: place.span,
@@ -48,7 +48,7 @@ extension ModelFile {
         byteCount += place.span.byteCount
         reads += 1
       }
-      remaining[slot] = ExpertMatrix.allCases.count
+      remaining[slot] = shape.geometry.reads(layer: layer).count
     }
 
     let start = monotonicNanoseconds()

@@ -96,6 +96,7 @@ public final class MoEModel {
       prefetch: options.prefetch.parameters, slotMemory: slots,
       scratch: try ledger.allocate("expert activations", byteCount: shape.expertScratchByteCount),
       files: shape.files, engine: engine, pool: pool, kernels: shape.kernels)
+    runtime.checksums = try file.checksums(options)
     transformer = MoETransformer(
       description: shape.description, weights: weights, cache: cache, runtime: runtime,
       buffers: buffers, pool: pool, kernels: shape.kernels)

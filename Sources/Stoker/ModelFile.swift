@@ -13,6 +13,7 @@ public final class ModelFile {
   /// The text side of the model.
   public let tokenizer: Tokenizer
   let checkpointFiles: [Checkpoint.File]
+  private let packed: PackedLayout?
   private let attentionType: ElementType
   let description: ModelDescription
   let layout: ExpertLayout
@@ -40,6 +41,7 @@ public final class ModelFile {
     try opened.validateTensors(description)
     tokenizer = try Tokenizer(TokenizerVocabulary(opened))
     checkpointFiles = opened.files
+    packed = opened.packed
     attentionType = try opened.tensor("blk.0.attn_output.weight").type
   }
 
@@ -94,6 +96,14 @@ public final class ModelFile {
       predictor: options.prefetch == .off
         ? nil : options.predictor ?? (heads == nil ? .corrected : .fitted),
       heads: heads)
+  }
+
+  /// What every read is compared with, if `options` ask for that.
+  /// - Throws: an error that names the file, if it has no checksums.
+  func checksums(_ options: ModelOptions) throws -> PackedChecksums? {
+    guard options.verifiesReads else { return nil }
+    guard let packed else { throw PackingError.noChecksums(path: path) }
+    return try PackedChecksums(packed, files: checkpointFiles)
   }
 
   /// The heads fitted to the model, if `options` ask for them or leave it open and there are any.

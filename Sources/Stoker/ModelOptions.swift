@@ -51,6 +51,9 @@ public struct ModelOptions: Sendable {
   public var io: ReadEngineKind
   /// Whether reads pass by the page cache.
   public var direct: DirectPolicy
+  /// Whether the bytes of every expert that is read are compared with its checksums, which only packed files
+  /// have.
+  public var verifiesReads: Bool
 
   /// The defaults.
   public init(
@@ -58,7 +61,7 @@ public struct ModelOptions: Sendable {
     keyValueType: KeyValueType? = nil, policy: PolicyName = .nextUse,
     prefetch: PrefetchMode = .auto, predictor: PredictorKind? = nil, historyFolder: String? = nil,
     io: ReadEngineKind = .auto,
-    direct: DirectPolicy = .auto
+    direct: DirectPolicy = .auto, verifiesReads: Bool = false
   ) {
     self.memory = memory
     self.processMemory = processMemory
@@ -71,6 +74,7 @@ public struct ModelOptions: Sendable {
     self.historyFolder = historyFolder
     self.io = io
     self.direct = direct
+    self.verifiesReads = verifiesReads
   }
 
   /// Tokens of a prompt that pass through the model together. It does not depend on the budget.

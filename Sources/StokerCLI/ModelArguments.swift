@@ -67,10 +67,14 @@ struct RunningArguments: ParsableArguments {
   @Option(help: "How keys and values are stored. Default: f32 for F32 models, else f16.")
   var kvType: KeyValueType?
 
+  @Flag(help: "Compare every expert that is read with its checksums, which packed files have.")
+  var verifyReads = false
+
   /// The options for a model.
   func options(context: Int?) -> ModelOptions {
     ModelOptions(
-      context: context, threads: threads, keyValueType: kvType, io: io, direct: direct)
+      context: context, threads: threads, keyValueType: kvType, io: io, direct: direct,
+      verifiesReads: verifyReads)
   }
 }
 

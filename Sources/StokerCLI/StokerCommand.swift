@@ -19,7 +19,7 @@ struct StokerCommand: ParsableCommand {
     subcommands: [
       Demo.self, Run.self, Perplexity.self, Inspect.self, Synth.self, Trace.self,
       ReplayCommand.self, FitPredictor.self, PredictEval.self, Calibrate.self,
-      PlanCommand.self,
+      PlanCommand.self, Pack.self, Verify.self,
     ])
 
   static func main() {

@@ -72,9 +72,7 @@ struct ProgressLine {
     let now = ContinuousClock.now
     if let lastDrawn, now - lastDrawn < .milliseconds(100), done < total { return }
     lastDrawn = now
-    let elapsed =
-      Double((now - start).components.seconds)
-      + Double((now - start).components.attoseconds) * 1e-18
+    let elapsed = (now - start).seconds
     let fraction = Double(done) / Double(total)
     let width = 24
     let filled = Int(fraction * Double(width))
@@ -94,4 +92,9 @@ struct ProgressLine {
     guard lastDrawn != nil else { return }
     try? Terminal.write(Array("\r\u{1b}[K".utf8), to: STDERR_FILENO, name: "standard error")
   }
+}
+
+extension Duration {
+  /// The duration in seconds.
+  var seconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
 }

@@ -59,7 +59,7 @@ import Testing
     let lengthOffsets: [Int]
   }
 
-  /// Files of both architectures and one with every type of metadata.
+  /// Files of both architectures, one of them packed too, and one with every type of metadata.
   private func originals(_ scratch: ScratchDirectory) throws -> [Original] {
     let path = scratch.file("original.gguf")
     func original() throws -> Original {
@@ -80,6 +80,12 @@ import Testing
       try tiny.write(path)
       originals.append(try original())
     }
+    let (checkpoint, _, layout) = try describe(path)
+    let packed = scratch.file("packed.gguf")
+    _ = try Packer(checkpoint, layout: layout, options: .init(), path: packed)
+      .write(to: packed, threadCount: 1) { _, _ in true }
+    try writeFile(path, readFile(packed))
+    originals.append(try original())
     try writeCheckpoint(path, RoundTripTests.everyType, RoundTripTests.tensors)
     originals.append(try original())
     return originals

@@ -105,7 +105,7 @@ import Testing
     let file = try TemporaryFile()
     try Self.model.write(to: file.path)
     let probe = try RuntimeBench(Self.model, RuntimeSetup(), file: file).runtime
-    let place = probe.geometry.placement(.up, layer: 0, expert: 1)
+    let place = probe.geometry.placement(probe.geometry.reads(layer: 0)[1], layer: 0, expert: 1)
     let bench = try RuntimeBench(
       Self.model, RuntimeSetup(slots: .half, threads: 1, staging: true), file: file
     ) { engine, file in

@@ -118,7 +118,7 @@ import Testing
     let path = try TemporaryFile()
     try Self.model.write(to: path.path)
     let probe = try RuntimeBench(Self.model, RuntimeSetup(), file: path).runtime
-    let place = probe.geometry.placement(.up, layer: 1, expert: 5)
+    let place = probe.geometry.placement(probe.geometry.reads(layer: 1)[1], layer: 1, expert: 5)
     let bench = try Self.bench { engine, file in
       BadSectorEngine(engine, file: file, offset: place.span.offset)
     }

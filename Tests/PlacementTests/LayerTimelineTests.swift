@@ -23,6 +23,20 @@ import Testing
     #expect(abs(time.readSeconds - 5) < 1e-9)
   }
 
+  @Test func matricesOfOneReadComeTogether() {
+    var whole = Self.profile
+    whole.readsPerExpert = 1
+    var timeline = LayerTimeline(whole)
+    // All three are there at 5 s.
+    #expect(abs(timeline.run(hits: 0, misses: 1, byteCount: 3000).seconds - 6) < 1e-9)
+    whole.readsPerExpert = 2
+    timeline = LayerTimeline(whole)
+    // Gate and up at 4 s, down at 5 s.
+    #expect(abs(timeline.run(hits: 0, misses: 1, byteCount: 3000).seconds - (5 + 1.0 / 3)) < 1e-9)
+    whole.readsPerExpert = 4
+    #expect(whole.fault?.contains("reads_per_expert") == true)
+  }
+
   @Test func residentsHideReads() {
     var timeline = LayerTimeline(Self.profile)
     // Six seconds of residents; the miss is there after five.

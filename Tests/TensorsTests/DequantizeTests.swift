@@ -1,4 +1,3 @@
-import Glibc
 import Testing
 
 @testable import Tensors
@@ -10,7 +9,7 @@ private struct GoldenBlocks {
   let valueBits: [UInt32]
 
   static func readAll() throws -> [GoldenBlocks] {
-    let bytes = try fileBytes()
+    let bytes = try fixtureBytes("dequantize.bin")
     var offset = 0
     func word(_ at: Int) -> UInt32 {
       bytes.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: at, as: UInt32.self) }
@@ -27,17 +26,6 @@ private struct GoldenBlocks {
       all.append(GoldenBlocks(type: type, blocks: blocks, valueBits: values))
     }
     return all
-  }
-
-  private static func fileBytes() throws -> [UInt8] {
-    let folder = String(#filePath[..<(#filePath.lastIndex(of: "/") ?? #filePath.startIndex)])
-    let descriptor = open("\(folder)/Fixtures/dequantize.bin", O_RDONLY)
-    try #require(descriptor >= 0)
-    defer { close(descriptor) }
-    let byteCount = lseek(descriptor, 0, SEEK_END)
-    var bytes = [UInt8](repeating: 0, count: byteCount)
-    try #require(pread(descriptor, &bytes, byteCount, 0) == byteCount)
-    return bytes
   }
 }
 

@@ -63,6 +63,21 @@ void ckernels_matmul(
 void ckernels_dequantize(
     uint32_t type, const void *_Nonnull blocks, float *_Nonnull out, size_t count);
 
+// Packing (quantize.c).
+
+/// Whether weights can be quantized to GGML type id `type`: Q4_0, Q8_0, Q4_K, Q6_K.
+bool ckernels_can_quantize(uint32_t type);
+
+/// Quantizes `count` values (whole blocks) to `type`, with the least squared error of many candidates.
+/// Every set writes the same bits. Returns false, with `blocks` undefined, if a value is not finite or too
+/// large for a scale of half precision.
+bool ckernels_quantize_weights(
+    ckernels_set set, uint32_t type, const float *_Nonnull x, void *_Nonnull blocks, size_t count);
+
+/// The CRC-32C (Castagnoli) of bytes that follow others whose CRC-32C is `crc`; 0 for the first.
+uint32_t ckernels_crc32c(
+    ckernels_set set, uint32_t crc, const void *_Nonnull bytes, size_t count);
+
 // Float kernels between the matrix products (elementwise.c).
 
 /// out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]; `out` may be `x`.

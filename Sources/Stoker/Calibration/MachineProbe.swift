@@ -104,7 +104,7 @@ public final class MachineProbe {
     }
     if reader != nil,
       let expected = profile.burstSeconds(
-        kind, blockBytes: work.meanMatrixByteCount, count: 3 * max(2, work.topK))
+        kind, blockBytes: work.meanReadByteCount, count: work.readCount * max(2, work.topK))
     {
       ratios.disk = expected / Self.mean(seen.map(\.all))
     }
@@ -122,12 +122,12 @@ public final class MachineProbe {
     let seen = samples[range]
     guard reader != nil, !seen.isEmpty else { return now }
     if kind != .cached { now = now.scalingDisk(by: ratios.disk) }
-    let block = work.meanMatrixByteCount
-    let all = 3 * max(2, work.topK)
+    let block = work.meanReadByteCount
+    let all = work.readCount * max(2, work.topK)
     let steady = CostModel(profile: now, work: work).measuredSteadyBytesPerSecond(kind) ?? 1
     now.disk.removeAll { $0.kind == kind }
     for (depth, seconds) in [
-      (3, Self.mean(seen.map(\.one))), (all, Self.mean(seen.map(\.all))),
+      (work.readCount, Self.mean(seen.map(\.one))), (all, Self.mean(seen.map(\.all))),
     ] {
       now.disk.append(
         DiskRate(
@@ -165,8 +165,8 @@ private final class BurstReader {
       for slot in 0..<experts {
         let layer = Int.random(in: 0..<shape.layout.layerCount, using: &random)
         let expert = Int.random(in: 0..<shape.layout.expertCount, using: &random)
-        for matrix in ExpertMatrix.allCases {
-          let place = shape.geometry.placement(matrix, layer: layer, expert: expert)
+        for read in shape.geometry.reads(layer: layer) {
+          let place = shape.geometry.placement(read, layer: layer, expert: expert)
           engine.enqueue(
             ReadRequest(
               file: place.file, span: place.span,

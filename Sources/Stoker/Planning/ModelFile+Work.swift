@@ -1,4 +1,5 @@
 internal import Checkpoints
+internal import ExpertRuntime
 internal import Models
 public import Placement
 internal import Tensors
@@ -37,7 +38,16 @@ extension ModelFile {
       keyValueBytesPerPosition: KeyValueCache.byteCount(
         description, capacity: 1, type: shape.keyValueType),
       lookBacks: description.lookBacks(type: shape.keyValueType),
-      chunkTokens: shape.tokenCapacity)
+      chunkTokens: shape.tokenCapacity, readsPerExpert: shape.readsPerExpert)
+  }
+}
+
+extension RunShape {
+  /// The reads of an expert, in most layers; nil: one for each matrix.
+  fileprivate var readsPerExpert: Int? {
+    let counts = (0..<layout.layerCount).map { geometry.reads(layer: $0).count }.sorted()
+    let usual = counts[counts.count / 2]
+    return usual == ExpertMatrix.allCases.count ? nil : usual
   }
 }
 

@@ -1,0 +1,275 @@
+internal import DirectIO
+internal import FoundationEssentials
+package import Tensors
+
+/// Writes checkpoints in the packed layout (`PackedFormat`), from any that can be opened, in bounded memory.
+package struct Packer {
+  /// What is asked for.
+  package struct Options: Sendable {
+    /// What experts of a float type become; nil: they stay as they are.
+    package var quantization: WeightQuantization?
+    /// What matrices that every token uses become, norms, biases and routers apart; nil: as they are.
+    package var denseQuantization: WeightQuantization?
+    /// How often each expert was used, [layers][experts]: the most used lie first. Nil: by number.
+    package var uses: [[Int]]?
+
+    package init() {}
+  }
+
+  /// What was written.
+  package struct Summary: Sendable, Hashable {
+    /// The bytes of the file.
+    package let byteCount: Int
+    /// Of these, those that an earlier run had written.
+    package let resumedByteCount: Int
+    /// Experts of all layers, and the bytes of the largest record.
+    package let expertCount: Int
+    package let recordByteCount: Int
+    /// Tensors that were left out, as nothing is computed with them.
+    package let unusedTensors: Int
+  }
+
+  /// A matrix or vector on its way into the file.
+  private struct Conversion {
+    let name: String
+    let source: Piece
+    let type: ElementType
+    /// Nil: the bytes as they are.
+    let quantization: WeightQuantization?
+    /// Where it goes.
+    var offset: UInt64
+  }
+
+  /// Bytes written before they are made durable.
+  private static let commitByteCount = 64 << 20
+
+  private let checkpoint: Checkpoint
+  private let layout: ExpertLayout
+  private let header: HeaderEncoder
+  private let conversions: [Conversion]
+  private let recordByteCount: Int
+
+  /// The bytes of the file.
+  package var byteCount: Int { Int(header.fileByteCount) }
+
+  /// - Throws: `PackingError` if the options do not suit the weights.
+  package init(
+    _ checkpoint: Checkpoint, layout: ExpertLayout, options: Options, path: String
+  ) throws(PackingError) {
+    self.checkpoint = checkpoint
+    self.layout = layout
+    var tensors = [GGUFWriter.Tensor(name: PackedFormat.checksumsName, type: .i32, shape: [1])]
+    var conversions: [Conversion] = []
+    for tensor in layout.denseTensors {
+      let wanted = tensor.isLargeMatrix ? options.denseQuantization : nil
+      let conversion = try Self.conversion(
+        tensor.name, of: tensor.type, columns: tensor.shape[0],
+        at: ExpertSlice(file: tensor.file, offset: tensor.offset, byteCount: tensor.byteCount),
+        // What is quantized already stays, so that a mixed file can be packed.
+        to: tensor.type.blockSize == 1 ? wanted : nil, checkpoint)
+      conversions.append(conversion)
+      tensors.append(
+        .init(
+          name: tensor.name, type: conversion.quantization?.elementType ?? tensor.type,
+          shape: tensor.shape))
+    }
+    let order = (0..<layout.layerCount).map { layer -> [Int] in
+      let uses = options.uses?[layer]
+      return (0..<layout.expertCount).sorted {
+        ((uses?[$1] ?? 0), $0) < ((uses?[$0] ?? 0), $1)
+      }
+    }
+    var types: [UInt32] = []
+    var records: [PackedRecord] = []
+    for layer in 0..<layout.layerCount {
+      let shape = layout.shape(layer: layer)
+      let matrices = [
+        ("gate", shape.gateType, shape.hidden), ("up", shape.upType, shape.hidden),
+        ("down", shape.downType, shape.feedForward),
+      ]
+      var byteCounts: [Int] = []
+      for (place, expert) in order[layer].enumerated() {
+        let slices = layout.slices(layer: layer, expert: expert)
+        for ((name, type, columns), slice) in zip(matrices, [slices.gate, slices.up, slices.down]) {
+          let conversion = try Self.conversion(
+            "blk.\(layout.blocks[layer]).ffn_\(name)_exps.weight", of: type, columns: columns,
+            at: slice, to: options.quantization, checkpoint)
+          conversions.append(conversion)
+          guard place == 0 else { continue }
+          let target = conversion.quantization?.elementType ?? type
+          types.append(target.rawValue)
+          byteCounts.append(
+            slice.byteCount / type.blockByteCount * type.blockSize
+              / target.blockSize * target.blockByteCount)
+        }
+      }
+      // Each is at most as large as a matrix that lies in a file.
+      let record = PackedRecord(byteCounts: byteCounts)!
+      records.append(record)
+      tensors.append(
+        .init(
+          name: PackedFormat.recordsName(block: layout.blocks[layer]), type: .i8,
+          shape: [record.byteCount, layout.expertCount]))
+    }
+    let sumCount = PackedFormat.leadingSums + conversions.count
+    tensors[0] = .init(name: PackedFormat.checksumsName, type: .i32, shape: [sumCount])
+    var metadata = checkpoint.metadata.filter { !Self.isOfFile($0.key) }
+    metadata[GGUFFormat.alignmentKey] = .uint32(UInt32(PackedFormat.alignment))
+    metadata[PackedFormat.versionKey] = .uint32(PackedFormat.version)
+    metadata[PackedFormat.sourceKey] = .string(Self.source(of: checkpoint))
+    metadata[PackedFormat.asTrainedKey] = .bool(checkpoint.isAsTrained)
+    metadata[PackedFormat.blocksKey] = .array(.uint32(layout.blocks.map { UInt32($0) }))
+    metadata[PackedFormat.typesKey] = .array(.uint32(types))
+    metadata[PackedFormat.orderKey] = .array(.uint32(order.flatMap { $0.map { UInt32($0) } }))
+    metadata[PackedFormat.hiddenKey] = .uint32(UInt32(layout.hiddenSize))
+    metadata[PackedFormat.feedForwardKey] = .uint32(UInt32(layout.feedForwardSize))
+    metadata[PackedFormat.expertCountKey] = .uint32(UInt32(layout.expertCount))
+    do {
+      header = try HeaderEncoder(
+        path: path, metadata: metadata.sorted { $0.key < $1.key }.map { ($0.key, $0.value) },
+        tensors: tensors)
+    } catch {
+      throw .checkpoint(error)
+    }
+    let offsets = header.tensorOffsets
+    var next = 0
+    for index in layout.denseTensors.indices {
+      conversions[next].offset = offsets[1 + index]
+      next += 1
+    }
+    for (layer, record) in records.enumerated() {
+      let start = offsets[1 + layout.denseTensors.count + layer]
+      for place in 0..<layout.expertCount {
+        for offset in record.offsets {
+          conversions[next].offset = start + UInt64(place * record.byteCount + offset)
+          next += 1
+        }
+      }
+    }
+    self.conversions = conversions
+    recordByteCount = records.map(\.byteCount).max() ?? 0
+  }
+
+  /// Keys that say how the source lies in its own files.
+  private static func isOfFile(_ key: String) -> Bool {
+    key.hasPrefix("split.") || key.hasPrefix("stoker.pack.")
+  }
+
+  /// The source's files with size and time of change: what is left of packing another is not gone on with.
+  private static func source(of checkpoint: Checkpoint) -> String {
+    checkpoint.files.map { file in
+      let name = file.path.split(separator: "/").last.map(String.init) ?? file.path
+      let changed = try? FileManager.default.attributesOfItem(atPath: file.path)[.modificationDate]
+      let seconds = (changed as? Date)?.timeIntervalSince1970 ?? 0
+      return "\(name) (\(file.byteCount) bytes, changed at \(Int(seconds)))"
+    }.joined(separator: ", ")
+  }
+
+  private static func conversion(
+    _ name: String, of type: ElementType, columns: Int, at slice: ExpertSlice,
+    to quantization: WeightQuantization?, _ checkpoint: Checkpoint
+  ) throws(PackingError) -> Conversion {
+    let path = checkpoint.files[slice.file].path
+    var wanted = quantization
+    if wanted?.elementType == type { wanted = nil }
+    if let wanted {
+      guard type.blockSize == 1 else {
+        throw .alreadyQuantized(path: path, tensor: name, type: type)
+      }
+      guard columns.isMultiple(of: wanted.elementType.blockSize) else {
+        throw .partialRows(path: path, tensor: name, columns: columns, type: wanted.elementType)
+      }
+    }
+    return Conversion(
+      name: name,
+      source: Piece(
+        file: slice.file, offset: slice.offset, byteCount: slice.byteCount,
+        // Whole blocks of every format.
+        unit: 256 / type.blockSize * type.blockByteCount),
+      type: type, quantization: wanted, offset: 0)
+  }
+
+  /// Writes the file, in place of one at `path`, or goes on with what is left of an earlier run.
+  ///
+  /// - Parameters:
+  ///   - threadCount: threads that quantize, 1 to 256.
+  ///   - progress: called with the bytes read so far and in all; it ends when false is returned.
+  /// - Throws: `PackingError`; what was written is kept, as `PATH.partial`.
+  package func write(
+    to path: String, threadCount: Int, progress: (_ done: Int, _ total: Int) -> Bool
+  ) throws(PackingError) -> Summary {
+    let target = try PackTarget(
+      path: path, header: header.bytes, byteCount: byteCount,
+      sumCount: PackedFormat.leadingSums + conversions.count)
+    let kernels = Kernels(set: .best)
+    if target.sumCount == 0 {
+      target.append(sum: header.bytes.withUnsafeBytes { kernels.checksum($0) })
+    }
+    let first = target.sumCount - PackedFormat.leadingSums
+    let total = conversions.reduce(0) { $0 + $1.source.byteCount }
+    var done = conversions[..<first].reduce(0) { $0 + $1.source.byteCount }
+    let resumed = done
+    let pool: WorkerPool
+    do { pool = try WorkerPool(threadCount: threadCount) } catch { throw .threads(error) }
+    let converter = WeightConversion(capacity: 1 << 22, kernels: kernels, pool: pool)
+    var sum: UInt32 = 0
+    var uncommitted = 0
+    let rest = Array(conversions[first...])
+    try reader().forEach(rest.map(\.source)) { part throws(PackingError) in
+      let conversion = rest[part.piece]
+      var bytes: UnsafeRawBufferPointer
+      switch part.bytes {
+      case .success(let read): bytes = read
+      case .failure(let error): throw .io(error)
+      }
+      let count = bytes.count
+      var start = part.start
+      if let quantization = conversion.quantization {
+        guard let blocks = converter.convert(bytes, of: conversion.type, to: quantization) else {
+          throw .notFinite(
+            path: checkpoint.files[conversion.source.file].path, tensor: conversion.name)
+        }
+        bytes = blocks
+        let target = quantization.elementType
+        start = start / conversion.type.blockByteCount / target.blockSize * target.blockByteCount
+      }
+      sum = kernels.checksum(bytes, after: part.start == 0 ? 0 : sum)
+      try target.write(bytes, at: conversion.offset + UInt64(start))
+      if part.isLast { target.append(sum: sum) }
+      done += count
+      uncommitted += bytes.count
+      if uncommitted >= Self.commitByteCount {
+        try target.commit()
+        uncommitted = 0
+      }
+      guard progress(done, total) else {
+        try target.commit()
+        throw .cancelled(path: path + ".partial")
+      }
+    }
+    try target.finish()
+    return Summary(
+      byteCount: byteCount, resumedByteCount: resumed,
+      expertCount: layout.layerCount * layout.expertCount, recordByteCount: recordByteCount,
+      unusedTensors: checkpoint.tensorOrder.count - layout.denseTensors.count
+        - 3 * layout.layerCount)
+  }
+
+  private func reader() throws(PackingError) -> PieceReader {
+    do throws(IOError) {
+      return try PieceReader(
+        files: checkpoint.files.map { file throws(IOError) in
+          try DataFile(path: file.path, direct: .auto)
+        })
+    } catch {
+      throw .io(error)
+    }
+  }
+}
+
+extension TensorInfo {
+  /// Whether it is one of the matrices that take room: no norm, bias, router or sink.
+  fileprivate var isLargeMatrix: Bool {
+    shape.count > 1 && name.hasSuffix(".weight") && !name.contains("ffn_gate_inp")
+  }
+}
