@@ -1,15 +1,15 @@
-import ArgumentParser
+public import ArgumentParser
 import FoundationEssentials
-import Tensors
+public import Tensors
 
 extension ElementType: ExpressibleByArgument {
-  package init?(argument: String) {
+  public init?(argument: String) {
     let name = argument.uppercased()
     guard let type = Self.computable.first(where: { $0.name == name }) else { return nil }
     self = type
   }
 
-  package static var allValueStrings: [String] { computable.map(\.name) }
+  public static var allValueStrings: [String] { computable.map(\.name) }
 
   /// The types there are kernels for: floats, then by size.
   static let computable = allCases.filter(\.isComputable).sorted {

@@ -16,8 +16,10 @@ package struct Checkpoint: MetadataSource, Sendable {
 
   /// The path that was opened; of a split checkpoint, any of its files; a folder, if it is one.
   package let path: String
-  /// The files, in the order of the split.
+  /// The files, in the order of the split, then the copies of any on other drives.
   package let files: [File]
+  /// The copies of each file, itself among them.
+  private let copies: [[Int]]
   /// The bytes of all files.
   package let byteCount: UInt64
   /// The GGUF version of the first file; nil for a folder.
@@ -29,6 +31,36 @@ package struct Checkpoint: MetadataSource, Sendable {
   package let metadata: [String: MetadataValue]
   /// The tensors by name.
   package let tensors: [String: TensorInfo]
+  /// The same checkpoint with the copies that its files have in other folders.
+  private init(_ other: Checkpoint, folders: CheckpointFolders) throws(CheckpointError) {
+    let headers = other.files.indices.map { file in
+      other.tensors.values.lazy.filter { $0.file == file }.map(\.offset).min() ?? 0
+    }
+    var files = other.files
+    var copies = files.indices.map { [$0] }
+    for (index, found) in try folders.copies(of: other.files, headers: headers).enumerated() {
+      copies[index] += files.count..<files.count + found.count
+      files += found
+    }
+    path = other.path
+    self.files = files
+    self.copies = copies
+    byteCount = other.byteCount
+    version = other.version
+    isAsTrained = other.isAsTrained
+    metadata = other.metadata
+    tensors = other.tensors
+    stacks = other.stacks
+    packed = other.packed
+    tensorOrder = other.tensorOrder
+  }
+
+  /// The files, copies apart.
+  package var fileCount: Int { copies.count }
+
+  /// The n-th of the copies of a file, counted round.
+  func copy(_ number: Int, of file: Int) -> Int { copies[file][number % copies[file].count] }
+
   /// The names of the tensors, by file and offset.
   package let tensorOrder: [String]
   /// Where each expert lies of those stacks that lie scattered; of the others one follows the other.
@@ -37,21 +69,38 @@ package struct Checkpoint: MetadataSource, Sendable {
   package let packed: PackedLayout?
 
   /// Reads the headers of the checkpoint at `path`; any file of a split one finds the others.
-  /// - Throws: `CheckpointError` for a file that cannot be read or breaks the format's rules.
-  package static func open(_ path: String) throws(CheckpointError) -> Checkpoint {
-    if let folder = HuggingFaceFolder.folder(of: path) {
-      return try HuggingFaceFolder.open(folder)
-    }
+  ///
+  /// - Parameter folders: other folders with files of it, under the same names: files that are not beside the
+  ///   first, and copies, from which experts are read in turn.
+  /// - Throws: `CheckpointError` for a file that cannot be read or breaks the format's rules, and for a folder
+  ///   without files of the checkpoint or with others of their names.
+  package static func open(
+    _ path: String, folders: [String] = []
+  ) throws(CheckpointError) -> Checkpoint {
+    let folders = CheckpointFolders(paths: folders)
+    let checkpoint =
+      if let folder = HuggingFaceFolder.folder(of: path) {
+        try HuggingFaceFolder.open(folder, others: folders)
+      } else {
+        try openGGUF(path, others: folders).unpacked()
+      }
+    return folders.paths.isEmpty ? checkpoint : try Checkpoint(checkpoint, folders: folders)
+  }
+
+  private static func openGGUF(
+    _ path: String, others: CheckpointFolders
+  ) throws(CheckpointError) -> Checkpoint {
     let opened = try GGUFHeader(path: path, file: 0)
     guard let split = try Split(opened), split.count > 1 else {
-      return try Checkpoint(path: path, headers: [opened]).unpacked()
+      return try Checkpoint(path: path, headers: [opened])
     }
     let name = try split.shardName(of: opened)
     var headers: [GGUFHeader] = []
     for index in 0..<split.count {
       let sibling = ShardName(prefix: name.prefix, number: index + 1, count: split.count)
       headers.append(
-        try shard(at: sibling.path, index: index, count: split.count, openedFrom: path))
+        try shard(
+          at: sibling.path, index: index, count: split.count, openedFrom: path, others: others))
     }
     let tensorCount = headers.reduce(0) { $0 + $1.tensors.count }
     for header in headers {
@@ -92,6 +141,7 @@ package struct Checkpoint: MetadataSource, Sendable {
     stacks = [:]
     packed = nil
     files = headers.map { File(path: $0.path, byteCount: $0.fileByteCount) }
+    copies = files.indices.map { [$0] }
     version = headers[0].version
     isAsTrained = false
     self.metadata = metadata
@@ -107,6 +157,7 @@ package struct Checkpoint: MetadataSource, Sendable {
     byteCount = try Self.sum(headers.map(\.fileByteCount), path: path)
     self.path = path
     files = headers.map { File(path: $0.path, byteCount: $0.fileByteCount) }
+    copies = files.indices.map { [$0] }
     version = nil
     isAsTrained = true
     self.metadata = metadata
@@ -123,6 +174,7 @@ package struct Checkpoint: MetadataSource, Sendable {
   ) {
     path = other.path
     files = other.files
+    copies = other.copies
     byteCount = other.byteCount
     version = other.version
     self.isAsTrained = isAsTrained
@@ -161,13 +213,16 @@ package struct Checkpoint: MetadataSource, Sendable {
   }
 
   private static func shard(
-    at path: String, index: Int, count: Int, openedFrom origin: String
+    at path: String, index: Int, count: Int, openedFrom origin: String, others: CheckpointFolders
   ) throws(CheckpointError) -> GGUFHeader {
-    let header: GGUFHeader
+    var header: GGUFHeader
     do throws(CheckpointError) {
       header = try GGUFHeader(path: path, file: index)
     } catch .system(_, path, ENOENT) {
-      throw .missingShard(path: path, openedFrom: origin)
+      guard let found = others.find(path) else {
+        throw .missingShard(path: path, openedFrom: origin)
+      }
+      header = try GGUFHeader(path: found, file: index)
     }
     let split = try Split(header)
     guard split?.count == count else {

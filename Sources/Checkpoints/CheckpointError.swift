@@ -76,6 +76,10 @@ package enum CheckpointError: Error, Hashable, Sendable {
   case missingShard(path: String, openedFrom: String)
   /// Files that together exceed `Int`, which only sparse ones can.
   case checkpointTooLarge(path: String)
+  /// A file in another folder that has the name of one of the checkpoint's and is another one.
+  case differentCopy(path: String, of: String)
+  /// A folder that has no file of the checkpoint.
+  case uselessFolder(path: String, file: String)
   /// A file's name contradicts the place in the split that its metadata states.
   case invalidSplitName(path: String, expected: String)
   /// Files that do not belong to the same split.
@@ -129,6 +133,10 @@ extension CheckpointError: CustomStringConvertible {
       "'\(path)' is not the JSON that is expected: \(reason)"
     case .missingShard(let path, let origin):
       "'\(path)' is missing; the split checkpoint opened as '\(origin)' needs it"
+    case .differentCopy(let path, let other):
+      "'\(path)' has the name of '\(other)' but is another file; give a folder with copies of the model's own"
+    case .uselessFolder(let path, let file):
+      "'\(path)' has none of the model's files, such as '\(file)'"
     case .checkpointTooLarge(let path):
       "the files of '\(path)' together exceed \(Int.max) bytes"
     case .invalidSplitName(let path, let expected):
@@ -230,7 +238,8 @@ extension CheckpointError: CustomStringConvertible {
       "'\(path)': tensor '\(tensor)' is stored as \(found.name), expected one of "
         + supported.map(\.name).joined(separator: ", ")
     // Named one by one, so that a new case does not compile without its sentence.
-    case .system, .notRegularFile, .insufficientSpace, .invalidJSON, .missingShard,
+    case .system, .notRegularFile, .insufficientSpace, .invalidJSON, .missingShard, .differentCopy,
+      .uselessFolder,
       .checkpointTooLarge,
       .invalidSplitName, .splitMismatch, .conflictingMetadata, .wrongDataSize, .excessData,
       .invalidMagic, .bigEndian, .unsupportedVersion, .truncated, .countExceedsFile,

@@ -21,6 +21,20 @@ package struct ExpertShape: Sendable, Hashable {
 
   /// The bytes of one expert.
   package var byteCount: Int { gateByteCount + upByteCount + downByteCount }
+
+  package init(
+    hidden: Int, feedForward: Int, gateType: ElementType, upType: ElementType,
+    downType: ElementType, gateByteCount: Int, upByteCount: Int, downByteCount: Int
+  ) {
+    self.hidden = hidden
+    self.feedForward = feedForward
+    self.gateType = gateType
+    self.upType = upType
+    self.downType = downType
+    self.gateByteCount = gateByteCount
+    self.upByteCount = upByteCount
+    self.downByteCount = downByteCount
+  }
 }
 
 /// Where one matrix of one expert lies.
@@ -47,6 +61,12 @@ package struct ExpertSlices: Sendable, Hashable {
   package let up: ExpertSlice
   /// Down, [feed-forward, hidden] in GGML's order.
   package let down: ExpertSlice
+
+  package init(gate: ExpertSlice, up: ExpertSlice, down: ExpertSlice) {
+    self.gate = gate
+    self.up = up
+    self.down = down
+  }
 }
 
 /// Where the bytes of each expert lie in a checkpoint: one after the other in three tensors of a layer, gate,
@@ -77,6 +97,21 @@ package struct ExpertLayout: Sendable {
         count: model.expertCount), isUnused: model.isAfterLastLayer)
   }
 
+  /// A layout of experts that are in no checkpoint.
+  ///
+  /// - Parameters:
+  ///   - shape: the form of every layer's experts.
+  ///   - experts: where each lies, [layers][experts].
+  package init(shape: ExpertShape, experts: [[ExpertSlices]]) {
+    blocks = Array(experts.indices)
+    shapes = experts.map { _ in shape }
+    hiddenSize = shape.hidden
+    feedForwardSize = shape.feedForward
+    expertCount = experts[0].count
+    denseTensors = []
+    self.experts = experts
+  }
+
   /// Lays out the given blocks, whose experts all have the same size.
   init(
     _ checkpoint: Checkpoint, blocks: [Int], size: ExpertSize,
@@ -101,8 +136,15 @@ package struct ExpertLayout: Sendable {
           gateByteCount: slices[0][0].byteCount, upByteCount: slices[1][0].byteCount,
           downByteCount: slices[2][0].byteCount))
       experts.append(
-        (0..<size.count).map {
-          ExpertSlices(gate: slices[0][$0], up: slices[1][$0], down: slices[2][$0])
+        (0..<size.count).map { expert in
+          // In turn from all drives that have it; neighbouring layers begin with different ones.
+          func slice(_ matrix: Int) -> ExpertSlice {
+            let slice = slices[matrix][expert]
+            return ExpertSlice(
+              file: checkpoint.copy(experts.count + expert, of: slice.file), offset: slice.offset,
+              byteCount: slice.byteCount)
+          }
+          return ExpertSlices(gate: slice(0), up: slice(1), down: slice(2))
         })
     }
     self.blocks = blocks

@@ -23,8 +23,13 @@ package struct AlignedSpan: Hashable, Sendable {
   package let requiredByteCount: Int
 }
 
-/// A regular file open for reading at any offset, from any thread.
+/// A regular file open for reading at any offset, from any thread, or bytes that somebody else provides.
 package final class DataFile: Sendable {
+  /// Fills memory with the bytes from an offset on, or says why it cannot; called from any thread, from several
+  /// at a time.
+  package typealias Provider =
+    @Sendable (_ offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer) -> String?
+
   package let path: String
   package let byteCount: Int
   /// Whether reads pass by the page cache.
@@ -33,7 +38,25 @@ package final class DataFile: Sendable {
   package let alignment: Int
   /// Why O_DIRECT is not used though it was wished for.
   package let fallbackReason: String?
+  /// -1 where the bytes are provided.
   let descriptor: Int32
+  private let provider: Provider?
+
+  /// Bytes that `provider` gives.
+  ///
+  /// - Parameter name: what errors call them.
+  package init(name: String, byteCount: Int, provider: @escaping Provider) {
+    path = name
+    self.byteCount = byteCount
+    self.provider = provider
+    isDirect = false
+    alignment = 1
+    fallbackReason = nil
+    descriptor = -1
+  }
+
+  /// Whether the bytes are provided, so that only threads can read them.
+  var isProvided: Bool { provider != nil }
 
   /// - Throws: `IOError.open`, `.notRegularFile`, `.directRefused`.
   package init(path: String, direct: DirectPolicy) throws(IOError) {
@@ -55,6 +78,7 @@ package final class DataFile: Sendable {
     }
     self.path = path
     self.isDirect = isDirect
+    provider = nil
     descriptor = opened
     byteCount = Int(status.st_size)
     alignment = isDirect ? Self.directAlignment(of: opened) : 1
@@ -63,7 +87,13 @@ package final class DataFile: Sendable {
       ? "'\(path)' is read through the page cache: its file system refuses O_DIRECT" : nil
   }
 
-  deinit { close(descriptor) }
+  deinit { if descriptor >= 0 { close(descriptor) } }
+
+  /// Fills `bytes` from `offset` on, if they are provided.
+  /// - Returns: why they could not be.
+  func provide(_ bytes: UnsafeMutableRawBufferPointer, from offset: UInt64) -> IOError? {
+    provider?(offset, bytes).map { .provided(name: path, reason: $0) }
+  }
 
   /// The kernel's word, or a page where it gives none; never less than a disk sector.
   private static func directAlignment(of descriptor: Int32) -> Int {

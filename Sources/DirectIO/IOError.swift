@@ -13,6 +13,8 @@ public enum IOError: Error, Hashable, Sendable {
   /// io_uring was asked for and the kernel refuses it.
   case ringRefused(errno: Int32, cause: String)
   case threadRefused(errno: Int32)
+  /// Whoever provides the bytes could not.
+  case provided(name: String, reason: String)
 }
 
 extension IOError: CustomStringConvertible {
@@ -35,6 +37,8 @@ extension IOError: CustomStringConvertible {
       "io_uring is not available (\(text(code))): \(cause); use --io auto or pread"
     case .threadRefused(let code):
       "the system refused a reader thread: \(text(code))"
+    case .provided(let name, let reason):
+      "\(name) did not provide the bytes: \(reason)"
     }
   }
 }

@@ -98,7 +98,7 @@ extension ReadEngine {
 /// Makes a read engine.
 ///
 /// - Parameters:
-///   - files: what requests index.
+///   - files: what requests index; where bytes of any are provided, threads read all, whatever `kind` is.
 ///   - arenas: memory to register with the kernel; destinations elsewhere work too.
 ///   - queueDepth: reads in flight at a time.
 ///   - capacity: reads outstanding at a time.
@@ -109,7 +109,8 @@ package func makeReadEngine(
   capacity: Int = 1024
 ) throws(IOError) -> any ReadEngine {
   var fallbacks: [String] = []
-  if kind != .pread {
+  // The kernel knows nothing of bytes that are provided.
+  if kind != .pread, !files.contains(where: \.isProvided) {
     do throws(IOError) {
       return try UringReadEngine(
         files: files, arenas: arenas, queueDepth: queueDepth, capacity: capacity)
@@ -264,6 +265,10 @@ struct Progress {
 
   /// Reads what is left, waiting for it.
   mutating func finish(from file: DataFile) -> IOError? {
+    if file.isProvided {
+      return file.provide(
+        .init(start: destination, count: request.span.byteCount), from: request.span.offset)
+    }
     while true {
       let count = pread(file.descriptor, destination, remaining, off_t(offset))
       switch note(count < 0 ? -Int(errno) : count, file: file) {

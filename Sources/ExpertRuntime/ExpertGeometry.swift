@@ -3,7 +3,7 @@ package import DirectIO
 internal import Tensors
 
 /// The three matrices of an expert, in the order they are computed.
-package enum ExpertMatrix: Int, CaseIterable, Sendable {
+public enum ExpertMatrix: Int, CaseIterable, Sendable {
   case gate, up, down
 
   /// Its bit in a set of them.

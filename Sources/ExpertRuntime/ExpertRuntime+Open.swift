@@ -28,35 +28,60 @@ extension ExpertRuntime {
     policy: PolicyName = .nextUse, readsAhead: Bool = false, io: ReadEngineKind = .auto,
     direct: DirectPolicy = .auto
   ) throws -> ExpertRuntime {
+    let checkpoint = try Checkpoint.open(path)
+    let layout = try ExpertLayout(checkpoint)
+    return try open(
+      layout: layout,
+      files: checkpoint.files.map { try DataFile(path: $0.path, direct: direct) },
+      topK: topK ?? checkpoint.expertsPerToken(maximum: layout.expertCount), memory: memory,
+      tokenCapacity: tokenCapacity, threads: threads, policy: policy, readsAhead: readsAhead, io: io
+    )
+  }
+
+  /// Opens experts that come from somewhere else: from memory, or from a function that gets them.
+  ///
+  /// As with a file, those in use are kept within the budget, the others are asked for when they are needed or
+  /// predicted. Parameters are those of `open(_:memory:topK:tokenCapacity:threads:policy:readsAhead:io:direct:)`.
+  /// - Throws: `RuntimeError.budgetTooSmall` naming the minimum, `.argument`, `.policy`; where all experts fit
+  ///   the budget, `.read` for one that could not be got.
+  public static func open(
+    _ source: ExpertSource, memory: Int? = nil, tokenCapacity: Int, threads: Int,
+    policy: PolicyName = .nextUse, readsAhead: Bool = false
+  ) throws -> ExpertRuntime {
+    try open(
+      layout: source.layout, files: [source.file], topK: source.topK, memory: memory,
+      tokenCapacity: tokenCapacity, threads: threads, policy: policy, readsAhead: readsAhead,
+      io: .auto)
+  }
+
+  private static func open(
+    layout: ExpertLayout, files: [DataFile], topK: Int, memory: Int?, tokenCapacity: Int,
+    threads: Int, policy: PolicyName, readsAhead: Bool, io: ReadEngineKind
+  ) throws -> ExpertRuntime {
     try require(tokenCapacity, in: 1...65_536, "the token capacity")
     try require(threads, in: 1...256, "the number of threads")
+    try require(topK, in: 1...layout.expertCount, "the number of experts per token")
     guard policy.canRun else {
       throw RuntimeError.policy(name: policy.name, expected: PolicyName.runnableNames)
     }
-    let checkpoint = try Checkpoint.open(path)
-    let layout = try ExpertLayout(checkpoint)
-    let expertsPerToken =
-      try topK ?? checkpoint.expertsPerToken(maximum: layout.expertCount)
-    try require(expertsPerToken, in: 1...layout.expertCount, "the number of experts per token")
     let kernels = Kernels(set: try KernelSet.selected())
-    let files = try checkpoint.files.map { try DataFile(path: $0.path, direct: direct) }
     let geometry = ExpertGeometry(layout: layout, files: files)
     let scratchByteCount = scratchByteCount(
-      layout: layout, topK: expertsPerToken, tokenCapacity: tokenCapacity, kernels: kernels)
+      layout: layout, topK: topK, tokenCapacity: tokenCapacity, kernels: kernels)
     let scratch = MemoryLedger.footprint(scratchByteCount)
     let plan = slotPlan(
-      geometry: geometry, expertCount: layout.expertCount, topK: expertsPerToken,
+      geometry: geometry, expertCount: layout.expertCount, topK: topK,
       capacity: memory.map { max(0, $0) - scratch }, staging: readsAhead)
     guard let plan else {
       let slots = SlotPlan.minimumByteCount(
-        expertByteCounts: geometry.slotByteCounts, topK: expertsPerToken)
+        expertByteCounts: geometry.slotByteCounts, topK: topK)
       throw RuntimeError.budgetTooSmall(
         budget: memory ?? 0, minimum: scratch + MemoryLedger.footprint(slots))
     }
     let ledger = MemoryLedger(budget: memory ?? .max)
     let slots = try ledger.allocate("expert slots", byteCount: plan.byteCount)
     let runtime = ExpertRuntime(
-      layout: layout, geometry: geometry, topK: expertsPerToken, tokenCapacity: tokenCapacity,
+      layout: layout, geometry: geometry, topK: topK, tokenCapacity: tokenCapacity,
       plan: plan, policy: policy, slotMemory: slots,
       scratch: try ledger.allocate("expert activations", byteCount: scratchByteCount),
       files: files,
@@ -87,7 +112,7 @@ extension ExpertRuntime {
     return reasons
   }
 
-  private static func require(
+  static func require(
     _ value: Int, in range: ClosedRange<Int>, _ name: String
   ) throws(RuntimeError) {
     guard range.contains(value) else {

@@ -3,3 +3,4 @@
 @_exported public import ExpertRuntime
 @_exported public import Models
 @_exported public import Routing
+@_exported public import Tensors

@@ -10,8 +10,15 @@ internal import Tensors
 public final class ModelFile {
   /// The path it was opened with.
   public let path: String
+  /// Other folders with files of it.
+  let folders: [String]
+  /// The bytes of its files, copies apart.
+  let byteCount: Int
+  /// Its files, copies apart.
+  let fileCount: Int
   /// The text side of the model.
   public let tokenizer: Tokenizer
+  /// The files that it is read from, copies on other drives included.
   let checkpointFiles: [Checkpoint.File]
   private let packed: PackedLayout?
   private let attentionType: ElementType
@@ -20,13 +27,20 @@ public final class ModelFile {
 
   /// Opens the checkpoint at `path`: any file of it, where it is split.
   ///
-  /// - Parameter expertsPerToken: experts that each token is to be routed to; nil: as many as the
-  ///   checkpoint says. Another number gives another output.
+  /// - Parameters:
+  ///   - folders: other folders, on other drives, that hold files of it under the same names: those that are
+  ///     not beside the first, and copies. Experts of which there are copies are read from all in turn, so
+  ///     that the drives work at the same time.
+  ///   - expertsPerToken: experts that each token is to be routed to; nil: as many as the
+  ///     checkpoint says. Another number gives another output.
   /// - Throws: an error that names the file and the key or tensor that is not as expected, and what
   ///   was expected; `StokerError.option` for a number of experts the model does not have.
-  public init(path: String, expertsPerToken: Int? = nil) throws {
+  public init(path: String, folders: [String] = [], expertsPerToken: Int? = nil) throws {
     self.path = path
-    let opened = try Checkpoint.open(path)
+    self.folders = folders
+    let opened = try Checkpoint.open(path, folders: folders)
+    byteCount = Int(opened.byteCount)
+    fileCount = opened.fileCount
     var description = try ModelDescription(opened)
     if let expertsPerToken {
       guard (1...description.expertCount).contains(expertsPerToken) else {

@@ -60,7 +60,8 @@ public struct ModelPacking {
     options.uses = try trace.map { try Self.uses($0, layout: file.layout) }
     self.path = path
     packer = try Packer(
-      Checkpoint.open(file.path), layout: file.layout, options: options, path: path)
+      Checkpoint.open(file.path, folders: file.folders), layout: file.layout, options: options,
+      path: path)
   }
 
   /// The bytes of the file that will be written.

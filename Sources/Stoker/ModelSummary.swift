@@ -18,6 +18,8 @@ public struct ModelSummary: Hashable, Sendable, Codable {
   public let path: String
   public let fileByteCount: UInt64
   public let files: Int
+  /// Copies of them on other drives.
+  public let copies: Int
   public let architecture: String
   public let name: String?
   public let layers: Int
@@ -75,8 +77,9 @@ extension ModelFile {
       $0 + layout.shape(layer: $1).byteCount * description.expertsPerToken
     }
     return ModelSummary(
-      path: path, fileByteCount: checkpointFiles.reduce(0) { $0 + $1.byteCount },
-      files: checkpointFiles.count, architecture: description.architecture.rawValue,
+      path: path, fileByteCount: UInt64(byteCount),
+      files: fileCount, copies: checkpointFiles.count - fileCount,
+      architecture: description.architecture.rawValue,
       name: description.name, layers: description.layerCount, hiddenSize: description.hiddenSize,
       heads: description.headCount, keyValueHeads: description.kvHeadCount,
       headDimension: description.headDimension, experts: description.expertCount,

@@ -47,7 +47,7 @@ struct FitPredictor: ParsableCommand {
 
   func run() throws {
     Interrupt.listen()
-    let file = try ModelFile(path: model)
+    let file = try arguments.open(model)
     var ids = tokenIds?.ids ?? []
     for path in text { ids += file.tokenizer.encodePrompt(bytes: try readFile(path)) }
     var options = arguments.options(context: min(512, file.contextLength))

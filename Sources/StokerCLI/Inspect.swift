@@ -22,7 +22,7 @@ struct Inspect: ParsableCommand {
   @OptionGroup var arguments: ModelArguments
 
   func run() throws {
-    let file = try ModelFile(path: model)
+    let file = try arguments.open(model)
     var summary = try file.summary(arguments.options())
     if disk { summary.disk = try file.measureDisk(arguments.options()) }
     if json { return try Terminal.printJSON(summary) }
@@ -32,6 +32,7 @@ struct Inspect: ParsableCommand {
       (
         "file",
         formatBytes(Int(s.fileByteCount)) + (s.files > 1 ? " in \(s.files) files" : "")
+          + (s.copies > 0 ? " and \(s.copies) copies" : "")
       ),
       ("layers", "\(s.layers), hidden size \(s.hiddenSize)"),
       (

@@ -64,11 +64,23 @@ struct RunningArguments: ParsableArguments {
   @Option(help: "Whether reads pass by the page cache (O_DIRECT).")
   var direct: DirectPolicy = .auto
 
+  @Option(
+    help: ArgumentHelp(
+      "Another folder, on another drive, with files of the model under the same names.",
+      discussion: """
+        May be given several times. Files of a split model need not lie together then; experts of files \
+        of which there are copies are read from all drives in turn.
+        """, valueName: "folder"))
+  var modelDir: [String] = []
+
   @Option(help: "How keys and values are stored. Default: f32 for F32 models, else f16.")
   var kvType: KeyValueType?
 
   @Flag(help: "Compare every expert that is read with its checksums, which packed files have.")
   var verifyReads = false
+
+  /// Opens a model.
+  func open(_ path: String) throws -> ModelFile { try ModelFile(path: path, folders: modelDir) }
 
   /// The options for a model.
   func options(context: Int?) -> ModelOptions {
@@ -115,6 +127,9 @@ struct ModelArguments: ParsableArguments {
   var predictor: PredictorKind?
 
   @OptionGroup var running: RunningArguments
+
+  /// Opens a model.
+  func open(_ path: String) throws -> ModelFile { try running.open(path) }
 
   /// The options for a model; `context` is used where none was given.
   func options(context needed: Int? = nil) -> ModelOptions {

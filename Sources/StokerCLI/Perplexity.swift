@@ -41,7 +41,7 @@ struct Perplexity: ParsableCommand {
 
   func run() throws {
     Interrupt.listen()
-    let source = try ModelFile(path: model)
+    let source = try arguments.open(model)
     let tokens = try tokenIds?.ids ?? source.tokenizer.encodePrompt(bytes: try readFile(file ?? ""))
     let window = arguments.context ?? min(512, source.defaultContext)
     let loaded = try loadModel(source, arguments.options(context: window))

@@ -224,7 +224,7 @@ struct PlanArguments: ParsableArguments {
 
   func subject(modelPath: String?, context: Int, machine: MachineProfile) throws -> PlanSubject {
     if let modelPath {
-      let file = try ModelFile(path: modelPath)
+      let file = try running.open(modelPath)
       var options = running.options(context: min(context, file.contextLength))
       options.threads = running.threads ?? machine.machine.threads
       return try PlanSubject(file, options: options)

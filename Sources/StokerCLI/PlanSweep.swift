@@ -56,7 +56,7 @@ struct PlanSweep {
     case .context:
       for step in 0...steps {
         let context = 512 << step
-        if let modelPath, context > (try ModelFile(path: modelPath).contextLength) { break }
+        if let modelPath, context > (try request.running.open(modelPath).contextLength) { break }
         if context > 1 << 20 { break }
         let longer = try request.planner(
           modelPath: modelPath, context: context, machine: machine)

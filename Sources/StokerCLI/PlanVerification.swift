@@ -49,7 +49,7 @@ struct PlanVerification {
   }
 
   func rows() throws -> [Row] {
-    let file = try ModelFile(path: modelPath)
+    let file = try request.running.open(modelPath)
     var request = request
     request.promptTokens = try prompt(file).count
     let planner = try request.planner(modelPath: modelPath)

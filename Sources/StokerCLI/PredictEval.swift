@@ -90,7 +90,7 @@ struct PredictEval: ParsableCommand {
   }
 
   private func judgeModel(_ trial: PredictorTrial) throws -> [PredictorResult] {
-    let file = try ModelFile(path: subject)
+    let file = try arguments.open(subject)
     let ids = try tokenIds?.ids ?? file.tokenizer.encodePrompt(bytes: try readFile(text ?? ""))
     let loaded = try loadModel(file, arguments.options(context: min(512, file.contextLength)))
     var progress = ProgressLine("predicting")

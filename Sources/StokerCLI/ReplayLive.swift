@@ -41,7 +41,7 @@ struct LiveComparison {
   /// Replays `trace`, which users call `name`, at each capacity with each policy.
   func rows(_ trace: RoutingTrace, name: String) throws -> [Row] {
     let file = try ModelFile(
-      path: modelPath, expertsPerToken: trace.header.geometry.topK)
+      path: modelPath, folders: arguments.modelDir, expertsPerToken: trace.header.geometry.topK)
     try file.validateShape(of: trace)
     let steps = (0..<trace.eventCount).lazy.map { Int(trace.step(of: $0)) + 1 }.max() ?? 1
     var options = arguments.options(context: min(steps, file.contextLength, 4096))

@@ -117,7 +117,7 @@ struct Run: ParsableCommand {
 
   func run() throws {
     Interrupt.listen()
-    let file = try ModelFile(path: model)
+    let file = try arguments.open(model)
     let ids = try promptTokens(file)
     let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
     var options = arguments.options(context: needed)

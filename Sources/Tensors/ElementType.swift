@@ -3,7 +3,7 @@
 /// Block sizes are those of ggml's type traits (`GGML_QUANT_SIZES` in the Python package gguf).
 /// The cases keep ggml's spelling, underscores included.
 // swift-format-ignore: AlwaysUseLowerCamelCase
-package enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
+public enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
   case f32 = 0
   case f16 = 1
   case q4_0 = 2
@@ -40,7 +40,7 @@ package enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
   case q1_0 = 41
 
   /// The name as ggml writes it, "Q4_K".
-  package var name: String {
+  public var name: String {
     switch self {
     case .f32: "F32"
     case .f16: "F16"
@@ -80,13 +80,13 @@ package enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
   }
 
   /// The number of values in a block; 1 for types that are not quantized.
-  package var blockSize: Int { layout.size }
+  public var blockSize: Int { layout.size }
 
   /// The number of bytes of a block.
-  package var blockByteCount: Int { layout.byteCount }
+  public var blockByteCount: Int { layout.byteCount }
 
   /// Whether the kernels multiply and dequantize this type.
-  package var isComputable: Bool { Kernels.supports(self) }
+  public var isComputable: Bool { Kernels.supports(self) }
 
   /// Whether rows of this type want quantized activations, and columns a multiple of 32.
   package var wantsQuantizedActivations: Bool { isComputable && blockSize > 1 }
@@ -94,7 +94,7 @@ package enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
   /// The number of bytes of `valueCount` values.
   ///
   /// - Returns: nil if they are not whole blocks, or the count is negative or overflows.
-  package func byteCount(valueCount: Int) -> Int? {
+  public func byteCount(valueCount: Int) -> Int? {
     guard valueCount >= 0, valueCount.isMultiple(of: blockSize) else { return nil }
     let (bytes, overflow) = (valueCount / blockSize).multipliedReportingOverflow(
       by: blockByteCount)
@@ -137,5 +137,5 @@ package enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
 }
 
 extension ElementType: CustomStringConvertible {
-  package var description: String { name }
+  public var description: String { name }
 }

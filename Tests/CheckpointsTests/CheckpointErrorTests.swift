@@ -27,6 +27,7 @@ import Testing
     .misalignedTensor(path: "p", tensor: "t", offset: 1, alignment: 32),
     .tensorOutOfRange(path: "p", tensor: "t", offset: 0, byteCount: 9, fileByteCount: 1),
     .overlappingTensors(path: "p", first: "t", second: "u"),
+    .differentCopy(path: "p", of: "q"), .uselessFolder(path: "p", file: "q"),
     .missingShard(path: "p", openedFrom: "o"), .checkpointTooLarge(path: "p"),
     .invalidSplitName(path: "p", expected: "-00001-of-00002.gguf"),
     .splitMismatch(path: "p", key: "split.no", found: 1, expected: 2),

@@ -34,6 +34,27 @@ import Testing
     #expect(output.contains { $0 != 0 } && output.allSatisfy { $0.isFinite })
   }
 
+  @Test func expertsComeFromAFunction() throws {
+    let source = try ExpertSource(
+      layerCount: 2, expertCount: 16, topK: 4, hiddenSize: 64, feedForwardSize: 32,
+      types: (gate: .f32, up: .f32, down: .f32)
+    ) { expert, matrix, bytes in
+      for index in 0..<bytes.byteCount / 4 {
+        let weight = Float(expert.expert + index % 5) * (matrix == .down ? 0.01 : 0.1)
+        bytes.storeBytes(of: weight, toByteOffset: 4 * index, as: Float.self)
+      }
+    }
+    let generated = try ExpertRuntime.open(source, memory: 1 << 20, tokenCapacity: 1, threads: 2)
+    var routing = Routing(topK: 4)
+    for expert in 0..<4 { routing.append(expert: expert, weight: 0.25) }
+    let hidden = [Float](repeating: 0.5, count: 64)
+    var output = [Float](repeating: 0, count: 64)
+    var span = output.mutableSpan
+    try generated.execute(
+      layer: 1, hidden: hidden.span, routing: routing, output: &span, phase: .decode)
+    #expect(output.contains { $0 != 0 } && output.allSatisfy { $0.isFinite })
+  }
+
   @Test func aTraceIsRead() throws {
     let trace = try RoutingTrace(path: Self.trace)
     var event = TraceEvent()

@@ -114,6 +114,34 @@ import Testing
     }
   }
 
+  /// One of them in memory, where there is such a file system: with other alignments.
+  @Test func copiesOnOtherDrivesChangeNoBit() throws {
+    defer { finish() }
+    let shared = "/dev/shm"
+    let other = URL(
+      fileURLWithPath: access(shared, W_OK) == 0 ? shared : folder.path
+    ).appendingPathComponent("stoker-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: other, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: other) }
+    for (name, path) in [
+      ("demo-Q4_K_M.gguf", Fixtures.demo), ("model.safetensors", Fixtures.folder("tiny-glm4moe")),
+    ] {
+      let source = name.hasSuffix(".gguf") ? path : "\(path)/\(name)"
+      try FileManager.default.copyItem(
+        atPath: source, toPath: other.appendingPathComponent(name).path)
+      let plain = try ModelFile(path: path)
+      let expected = try output(plain, options(plain, share: 0.3))
+      let file = try ModelFile(path: path, folders: [other.path])
+      #expect(file.checkpointFiles.count == 2)
+      #expect(try file.summary().copies == 1 && file.summary().files == 1)
+      for io in [ReadEngineKind.auto, .pread] {
+        var options = try options(file, share: 0.3)
+        options.io = io
+        #expect(try output(file, options) == expected)
+      }
+    }
+  }
+
   @Test func aTraceOfAnotherModelIsRefused() throws {
     defer { finish() }
     let source = try ModelFile(path: Fixtures.tiny("tiny-olmoe"))

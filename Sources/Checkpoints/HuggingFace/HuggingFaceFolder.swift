@@ -19,11 +19,13 @@ enum HuggingFaceFolder {
   }
 
   /// - Throws: `CheckpointError` naming the file that is missing or not as it should be.
-  static func open(_ folder: String) throws(CheckpointError) -> Checkpoint {
+  static func open(
+    _ folder: String, others: CheckpointFolders
+  ) throws(CheckpointError) -> Checkpoint {
     let config = try JSONFile("\(folder)/config.json")
     let name = folder.split(separator: "/").last.map(String.init) ?? folder
     let description = try HuggingFaceConfig(config, name: name)
-    let headers = try headers(folder)
+    let headers = try headers(folder, others: others)
     let tensors = try HuggingFaceTensors(headers, config: description)
     let generationPath = "\(folder)/generation_config.json"
     let generation =
@@ -42,7 +44,9 @@ enum HuggingFaceFolder {
     private enum CodingKeys: String, CodingKey { case weightMap = "weight_map" }
   }
 
-  private static func headers(_ folder: String) throws(CheckpointError) -> [SafetensorsHeader] {
+  private static func headers(
+    _ folder: String, others: CheckpointFolders
+  ) throws(CheckpointError) -> [SafetensorsHeader] {
     let indexPath = "\(folder)/\(index)"
     guard FileManager.default.fileExists(atPath: indexPath) else {
       return [try SafetensorsHeader(path: "\(folder)/\(single)", file: 0)]
@@ -62,9 +66,12 @@ enum HuggingFaceFolder {
           path: indexPath, key: "weight_map", found: "'\(name)'",
           expected: "the name of a .safetensors file beside it")
       }
-      let path = "\(folder)/\(name)"
-      guard FileManager.default.fileExists(atPath: path) else {
-        throw .missingShard(path: path, openedFrom: indexPath)
+      var path = "\(folder)/\(name)"
+      if !FileManager.default.fileExists(atPath: path) {
+        guard let found = others.find(path) else {
+          throw .missingShard(path: path, openedFrom: indexPath)
+        }
+        path = found
       }
       let header = try SafetensorsHeader(path: path, file: number)
       for tensor in header.tensors {

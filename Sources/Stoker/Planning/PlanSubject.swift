@@ -69,7 +69,7 @@ public struct PlanSubject: Sendable {
     recall = isFitted ? Self.fittedRecall : Self.correctedRecall
     model = Plan.Model(
       name: work.name, path: file.path,
-      fileBytes: file.checkpointFiles.reduce(0) { $0 + Int($1.byteCount) }, layers: work.layers,
+      fileBytes: file.byteCount, layers: work.layers,
       experts: work.experts, topK: work.topK)
   }
 
