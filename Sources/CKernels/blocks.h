@@ -32,7 +32,9 @@ enum {
   TYPE_IQ1_M = 29,
   TYPE_BF16 = 30,
   TYPE_MXFP4 = 39,
-  TYPE_COUNT = 40,
+  /// Our own number: ggml has no such type.
+  TYPE_F8_E4M3 = 63,
+  TYPE_COUNT = 64,
 };
 
 #define PACKED __attribute__((packed))

@@ -45,6 +45,7 @@ static const struct {
     KERNELS(TYPE_F32, f32, 12, 8),
     KERNELS(TYPE_F16, f16, 24, 16),
     KERNELS(TYPE_BF16, bf16, 24, 16),
+    KERNELS(TYPE_F8_E4M3, f8, 8, 8),
     KERNELS(TYPE_Q4_0, q4_0, 12, 16),
     KERNELS(TYPE_Q4_1, q4_1, 8, 12),
     KERNELS(TYPE_Q5_0, q5_0, 8, 16),
@@ -97,7 +98,9 @@ ckernels_method ckernels_best_method(ckernels_set set, uint32_t type, size_t tok
 
 void ckernels_matmul(
     ckernels_set set, ckernels_method method, uint32_t type, const void *weights, size_t columns,
-    size_t row_begin, size_t row_end, const void *const *acts, float *const *outs, size_t tokens) {
+    size_t row_begin, size_t row_end, const void *const *acts, float *const *outs, size_t tokens,
+    const ckernels_scales *scales) {
+  if ((type == TYPE_F8_E4M3) != (scales != NULL)) __builtin_trap();
   // A type or set without a kernel is a bug of the caller, which asked `ckernels_supports`.
   if (!ckernels_supports(type) || set > CKernelsAVX512) __builtin_trap();
   const matmul_function function =
@@ -105,6 +108,6 @@ void ckernels_matmul(
   if (!function) __builtin_trap();
   const matmul_task task = {
       .weights = weights, .columns = columns, .row_begin = row_begin, .row_end = row_end,
-      .acts = acts, .outs = outs, .tokens = tokens};
+      .acts = acts, .outs = outs, .tokens = tokens, .scales = scales};
   function(&task);
 }

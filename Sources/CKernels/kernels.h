@@ -16,6 +16,8 @@ typedef struct {
   /// Values from one row of packed float weights (of a matrix stored column after column, from one column)
   /// to the next; 0: they touch.
   size_t stride;
+  /// Of F8_E4M3.
+  const ckernels_scales *scales;
 } matmul_task;
 
 /// Attention of a block of tokens; `ckernels_attention_block` has the meaning of the parameters.
@@ -86,6 +88,7 @@ static inline size_t rows_per_block(size_t row_bytes) {
   HIDDEN void ckernels_packed_avx512_##NAME(const matmul_task *);
 
 FOR_FLOAT_TYPES(DECLARE_KERNELS)
+DECLARE_KERNELS(TYPE_F8_E4M3, f8)
 FOR_QUANTIZED_TYPES(DECLARE_KERNELS)
 
 HIDDEN void ckernels_quantize_portable(const float *x, void *row, size_t columns);

@@ -11,8 +11,12 @@ extension Checkpoint {
   package func validateTensors(_ model: ModelDescription) throws(CheckpointError) {
     var known: Set<String> = []
     func check(_ expected: ExpectedTensor) throws(CheckpointError) {
-      try validate(expected)
+      let found = try validate(expected.allowingScales(model))
       known.insert(expected.name)
+      guard let block = model.weightBlock, found.type.hasScalesApart else { return }
+      let scales = expected.scales(block)
+      try validate(scales)
+      known.insert(scales.name)
     }
     for expected in ExpectedTensor.outsideLayers(model) { try check(expected) }
     for layer in 0..<model.layerCount {

@@ -94,7 +94,7 @@ package struct ExpertLayout: Sendable {
       checkpoint, blocks: Array(model.denseLayerCount..<model.layerCount),
       size: ExpertSize(
         hidden: model.hiddenSize, feedForward: model.expertFeedForwardSize,
-        count: model.expertCount), isUnused: model.isAfterLastLayer)
+        count: model.expertCount), model: model)
   }
 
   /// A layout of experts that are in no checkpoint.
@@ -114,8 +114,7 @@ package struct ExpertLayout: Sendable {
 
   /// Lays out the given blocks, whose experts all have the same size.
   init(
-    _ checkpoint: Checkpoint, blocks: [Int], size: ExpertSize,
-    isUnused: (String) -> Bool = { _ in false }
+    _ checkpoint: Checkpoint, blocks: [Int], size: ExpertSize, model: ModelDescription? = nil
   ) throws(CheckpointError) {
     var shapes: [ExpertShape] = []
     var experts: [[ExpertSlices]] = []
@@ -123,7 +122,8 @@ package struct ExpertLayout: Sendable {
     for block in blocks {
       var infos: [TensorInfo] = []
       for expected in ExpectedTensor.experts(layer: block, size) {
-        infos.append(try checkpoint.validate(expected))
+        infos.append(
+          try checkpoint.validate(model.map(expected.allowingScales) ?? expected))
         expertNames.insert(expected.name)
       }
       let slices = infos.map { info in
@@ -154,7 +154,8 @@ package struct ExpertLayout: Sendable {
     feedForwardSize = size.feedForward
     expertCount = size.count
     denseTensors = checkpoint.tensorOrder.compactMap { name in
-      expertNames.contains(name) || isUnused(name) ? nil : checkpoint.tensors[name]
+      expertNames.contains(name) || model?.isAfterLastLayer(tensor: name) == true
+        ? nil : checkpoint.tensors[name]
     }
   }
 

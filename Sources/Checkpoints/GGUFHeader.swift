@@ -114,7 +114,7 @@ private struct RelativeTensor {
       shape.append(length)
     }
     let typeNumber = try reader.integer(UInt32.self, "the type of '\(name)'")
-    guard let type = ElementType(rawValue: typeNumber) else {
+    guard let type = ElementType(rawValue: typeNumber), !type.hasScalesApart else {
       throw .unknownElementType(path: path, tensor: name, found: typeNumber)
     }
     let offset = try reader.integer(UInt64.self, "the offset of '\(name)'")

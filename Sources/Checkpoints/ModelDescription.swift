@@ -107,6 +107,8 @@ package struct ModelDescription: Sendable, Equatable {
   package let logitScale: Float
   /// Whether the output projection is the token embedding.
   package let tiedOutput: Bool
+  /// The blocks that have a scale, where weights may be 8-bit floats.
+  package let weightBlock: WeightBlock?
 
   /// Reads and checks the description of the model in `checkpoint`.
   /// - Throws: `CheckpointError` naming the key and what it holds, if the architecture or one of
@@ -182,6 +184,7 @@ package struct ModelDescription: Sendable, Equatable {
     rmsEpsilon = try keys.positive("attention.layer_norm_rms_epsilon")
     qkvClamp = try keys.positiveIfPresent("attention.clamp_kqv")
     tiedOutput = checkpoint.tensors["output.weight"] == nil
+    weightBlock = try keys.weightBlock()
   }
 
   /// How many positions a token sees in a layer, its own included; nil: all.

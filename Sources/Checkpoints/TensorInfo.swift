@@ -14,6 +14,8 @@ package struct TensorInfo: Sendable, Hashable {
   package let offset: UInt64
   /// The bytes of all values.
   package let byteCount: Int
+  /// Where the bytes lie if not in one piece: one after the other they are the tensor.
+  package var parts: [ExpertSlice] = []
 }
 
 /// The bytes that a tensor of this type and shape takes.

@@ -21,6 +21,13 @@ package struct AlignedSpan: Hashable, Sendable {
   package let lead: Int
   /// Bytes of the read that must exist: up to the last wanted one.
   package let requiredByteCount: Int
+
+  package init(offset: UInt64, byteCount: Int, lead: Int, requiredByteCount: Int) {
+    self.offset = offset
+    self.byteCount = byteCount
+    self.lead = lead
+    self.requiredByteCount = requiredByteCount
+  }
 }
 
 /// A regular file open for reading at any offset, from any thread, or bytes that somebody else provides.

@@ -356,8 +356,9 @@ extension ExpertRuntime {
     let places = buffers.places(of: expert)
     let first = places.lowerBound
     let offset = geometry.offset(of: matrix, layer: layer, expert: expert)
-    let weights = layout.matrix(
+    var weights = layout.matrix(
       matrix, layer: layer, bytes: UnsafeRawPointer(memory(ofSlot: task.slot) + offset))
+    if weights.type.hasScalesApart { weights.scales = scales[layer].scales(matrix, expert) }
     let bias = biases.isEmpty ? nil : biases[layer].row(matrix, expert: expert, count: weights.rows)
     switch matrix {
     case .gate:

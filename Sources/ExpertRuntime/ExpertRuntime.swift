@@ -31,6 +31,8 @@ public final class ExpertRuntime {
   package var activation = GatedActivation.silu
   /// What is added to the products of each layer's experts, [layers]; empty: nothing.
   package var biases: [ExpertBiases] = []
+  /// The scales of each layer's experts, [layers], where they are 8-bit floats; empty: they are not.
+  package var scales: [ExpertScales] = []
   /// What the bytes of every read are compared with; nil: nothing.
   package var checksums: PackedChecksums?
   let layout: ExpertLayout

@@ -84,7 +84,7 @@ public final class MoEModel {
       options.io, files: shape.files, slots: slots, expertCount: shape.layout.expertCount)
     let weights = try DenseWeights(
       shape.layout.denseTensors, files: shape.files, engine: engine, kernels: shape.kernels,
-      ledger: ledger)
+      block: shape.description.weightBlock, ledger: ledger)
     let cache = try KeyValueCache(
       shape.description, capacity: shape.context, type: shape.keyValueType, ledger: ledger)
     let buffers = try TransformerBuffers(

@@ -38,6 +38,9 @@ public enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
   case mxfp4 = 39
   case nvfp4 = 40
   case q1_0 = 41
+  /// 8-bit floats with scales in a tensor of their own, as safetensors have them. The number is ours, so no
+  /// GGUF file has it.
+  case f8_E4M3 = 63
 
   /// The name as ggml writes it, "Q4_K".
   public var name: String {
@@ -76,6 +79,7 @@ public enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
     case .mxfp4: "MXFP4"
     case .nvfp4: "NVFP4"
     case .q1_0: "Q1_0"
+    case .f8_E4M3: "F8_E4M3"
     }
   }
 
@@ -85,8 +89,11 @@ public enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
   /// The number of bytes of a block.
   public var blockByteCount: Int { layout.byteCount }
 
-  /// Whether the kernels multiply and dequantize this type.
-  public var isComputable: Bool { Kernels.supports(self) }
+  /// Whether the kernels multiply and dequantize this type, from its bytes alone.
+  public var isComputable: Bool { Kernels.supports(self) && !hasScalesApart }
+
+  /// Whether the kernels multiply it with scales that lie apart (`BlockScales`).
+  package var hasScalesApart: Bool { self == .f8_E4M3 }
 
   /// Whether rows of this type want quantized activations, and columns a multiple of 32.
   package var wantsQuantizedActivations: Bool { isComputable && blockSize > 1 }
@@ -105,7 +112,7 @@ public enum ElementType: UInt32, CaseIterable, Hashable, Sendable {
     switch self {
     case .f32, .i32: (1, 4)
     case .f16, .bf16, .i16: (1, 2)
-    case .i8: (1, 1)
+    case .i8, .f8_E4M3: (1, 1)
     case .f64, .i64: (1, 8)
     case .q4_0, .iq4_NL: (32, 18)
     case .q4_1: (32, 20)

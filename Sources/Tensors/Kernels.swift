@@ -19,7 +19,7 @@ package struct Kernels: Sendable {
 
   /// Traps unless weights of `type` can have rows of `columns` values.
   private func checkColumns(_ columns: Int, type: ElementType) {
-    precondition(type.isComputable, "there are no kernels for \(type.name)")
+    precondition(Self.supports(type), "there are no kernels for \(type.name)")
     precondition(
       columns >= 0 && columns.isMultiple(of: type.blockSize),
       "\(columns) columns are not whole blocks of \(type.name)")
@@ -80,17 +80,28 @@ package struct Kernels: Sendable {
   ///     are written.
   ///   - tokens: The number of activation rows.
   ///   - method: How to go about the weights; nil: as is faster for so many tokens.
+  ///   - scales: those of a type that has them apart, and of no other.
   package func matmul(
     type: ElementType, weights: UnsafeRawPointer, columns: Int, rows: Range<Int>,
     activations: UnsafePointer<UnsafeRawPointer>,
-    outputs: UnsafePointer<UnsafeMutablePointer<Float>>, tokens: Int, method: ProductMethod? = nil
+    outputs: UnsafePointer<UnsafeMutablePointer<Float>>, tokens: Int, method: ProductMethod? = nil,
+    scales: BlockScales? = nil
   ) {
     checkColumns(columns, type: type)
+    precondition((scales != nil) == type.hasScalesApart, "scales where there are none, or none")
     precondition(rows.lowerBound >= 0 && tokens >= 0, "rows and tokens are counts")
     let method = method ?? self.method(type: type, tokens: tokens)
+    guard let scales else {
+      return ckernels_matmul(
+        set.cValue, method.cValue, type.rawValue, weights, columns, rows.lowerBound,
+        rows.upperBound, activations, outputs, tokens, nil)
+    }
+    precondition(columns.isMultiple(of: 32), "\(columns) columns are not whole steps of 32")
+    var own = ckernels_scales(
+      values: scales.values, rows: scales.rows, columns: scales.columns, stride: scales.stride)
     ckernels_matmul(
       set.cValue, method.cValue, type.rawValue, weights, columns, rows.lowerBound,
-      rows.upperBound, activations, outputs, tokens)
+      rows.upperBound, activations, outputs, tokens, &own)
   }
 
   /// The method `matmul` takes for a product of `tokens` tokens: the faster one, by a table of what

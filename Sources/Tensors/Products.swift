@@ -1,3 +1,22 @@
+/// The scales of a matrix of 8-bit floats, one for each block of `rows` by `columns` weights: those of a row of
+/// blocks follow each other, `stride` from one row to the next. The memory belongs to whoever made the value
+/// and must outlive it.
+package struct BlockScales: @unchecked Sendable {
+  package let values: UnsafePointer<Float>
+  package let rows: Int
+  /// A multiple of 32.
+  package let columns: Int
+  package let stride: Int
+
+  package init(values: UnsafePointer<Float>, rows: Int, columns: Int, stride: Int) {
+    precondition(rows > 0 && columns > 0 && columns.isMultiple(of: 32), "blocks of no size")
+    self.values = values
+    self.rows = rows
+    self.columns = columns
+    self.stride = stride
+  }
+}
+
 /// A weight matrix in memory: `rows` rows of `columns` values, row after row, at any alignment.
 /// The memory belongs to whoever made the value and must outlive it.
 package struct Matrix: @unchecked Sendable {
@@ -5,8 +24,14 @@ package struct Matrix: @unchecked Sendable {
   package let type: ElementType
   package let rows: Int
   package let columns: Int
+  /// Those of a type that has them apart.
+  package var scales: BlockScales?
 
-  package init(bytes: UnsafeRawPointer, type: ElementType, rows: Int, columns: Int) {
+  package init(
+    bytes: UnsafeRawPointer, type: ElementType, rows: Int, columns: Int,
+    scales: BlockScales? = nil
+  ) {
+    self.scales = scales
     self.bytes = bytes
     self.type = type
     self.rows = rows
@@ -126,7 +151,8 @@ package final class ProductBatch {
       kernels.matmul(
         type: product.matrix.type, weights: product.matrix.bytes,
         columns: product.matrix.columns, rows: first..<last, activations: product.activations,
-        outputs: product.outputs, tokens: product.tokenCount, method: product.method)
+        outputs: product.outputs, tokens: product.tokenCount, method: product.method,
+        scales: product.matrix.scales)
       for token in 0..<product.tokenCount {
         let output = product.outputs[token] + first
         if let bias = product.bias { kernels.add(bias + first, to: output, count: last - first) }

@@ -52,7 +52,9 @@ import Testing
     ("", nil, "JSON"), ("[]", nil, "JSON"), (#"{"a":1}"#, nil, "JSON"),
     (#"{"a":{"dtype":"F32","shape":[1]}}"#, nil, "data_offsets"),
     ("{}", 1 << 40, "at most 100000000"), ("{}", 99, "cannot fit"),
-    (#"{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}"#, nil, "BF16, F16, F32"),
+    (
+      #"{"a":{"dtype":"F8_E5M2","shape":[4],"data_offsets":[0,4]}}"#, nil, "BF16, F16, F32, F8_E4M3"
+    ),
     (#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,15]}} "#, nil, "16 bytes apart"),
     (#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}} "#, nil, "16 bytes apart"),
     (#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[16]}}"#, nil, "16 bytes apart"),

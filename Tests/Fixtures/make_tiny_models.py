@@ -41,6 +41,8 @@ class TinyModel:
     config: dict
     shard: str | None = None
     """The size of the files of a folder, if one is written."""
+    block: tuple[int, int] | None = None
+    """Rows and columns of the blocks with one scale, if the folder's matrices are 8-bit floats."""
 
     @property
     def pre(self) -> str:
@@ -78,6 +80,9 @@ QWEN3 = {
 QWEN3_TIED = QWEN3 | {
     "num_hidden_layers": 2, "moe_intermediate_size": 16, "tie_word_embeddings": True,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}  # fmt: skip
+QWEN3_FLOAT8 = QWEN3 | {
+    "num_hidden_layers": 2, "num_local_experts": 8, "moe_intermediate_size": 32,
 }  # fmt: skip
 # As many key-value heads as heads, like the published OLMoE; small enough to be cheap.
 OLMOE_CLIP = OLMOE | {
@@ -141,6 +146,7 @@ MODELS = {
     "tiny-olmoe-clip": TinyModel(6, "Olmoe", OLMOE_CLIP, "1GB"),
     "tiny-qwen3moe": TinyModel(15, "Qwen3Moe", QWEN3),
     "tiny-qwen3moe-tied": TinyModel(4, "Qwen3Moe", QWEN3_TIED, "1GB"),
+    "tiny-qwen3moe-fp8": TinyModel(1, "Qwen3Moe", QWEN3_FLOAT8, "1GB", (24, 32)),
     "tiny-mixtral": TinyModel(3, "Mixtral", MIXTRAL, "300KB"),
     "tiny-qwen2moe": TinyModel(1, "Qwen2Moe", QWEN2, "1GB"),
     "tiny-granitemoe": TinyModel(2, "GraniteMoe", GRANITE),
@@ -182,7 +188,55 @@ def build(model: TinyModel, seed: int) -> torch.nn.Module:
             values *= 1.5 / np.sqrt(parameter.shape[-1])
         parameter.data = torch.from_numpy(values.astype(np.float32))
     network.tie_weights()
+    if model.block:
+        quantize(network, model.block)
     return network
+
+
+def matrices(name: str, parameter: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """The projections that a parameter holds, by the names they have in files."""
+    prefix, _, suffix = name.rpartition(".experts.")
+    if not prefix:
+        return [(name, parameter)] if name.endswith("_proj.weight") else []
+    found = []
+    for expert, matrix in enumerate(parameter):
+        parts = matrix.chunk(2) if suffix == "gate_up_proj" else [matrix]
+        names = ["gate_proj", "up_proj"] if suffix == "gate_up_proj" else ["down_proj"]
+        found += [(f"{prefix}.experts.{expert}.{n}.weight", p) for n, p in zip(names, parts)]
+    return found
+
+
+@torch.no_grad()
+def quantize(network: torch.nn.Module, block: tuple[int, int]) -> None:
+    """Rounds projections to E4M3 with a scale for each block, and keeps both as `network.float8`."""
+    network.float8 = {}
+    for name, parameter in network.named_parameters():
+        for own, matrix in matrices(name, parameter):
+            rows, columns = (-(-size // step) for size, step in zip(matrix.shape, block))
+            scales = torch.zeros(rows, columns)
+            bits = torch.zeros(matrix.shape, dtype=torch.float8_e4m3fn)
+            for r in range(rows):
+                for c in range(columns):
+                    at = (slice(r * block[0], (r + 1) * block[0]),
+                          slice(c * block[1], (c + 1) * block[1]))  # fmt: skip
+                    scales[r, c] = matrix[at].abs().max() / 448
+                    bits[at] = (matrix[at] / scales[r, c]).to(torch.float8_e4m3fn)
+                    matrix[at] = bits[at].float() * scales[r, c]
+            network.float8 |= {own: bits, f"{own}_scale_inv": scales}
+
+
+def write_float8(network: torch.nn.Module, block: tuple[int, int], folder: Path) -> None:
+    """The folder as DeepSeek-V3 and Qwen3-FP8 are published."""
+    from safetensors.torch import save_file
+
+    plain = {name: torch.from_numpy(a.copy()) for name, a in checkpoint_tensors(network).items()}
+    save_file(plain | network.float8, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+        "weight_block_size": list(block),
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 class Recorder:
@@ -314,6 +368,8 @@ def write_model(name: str, model: TinyModel, out: Path) -> str:
         folder = out / name
         network.save_pretrained(folder, max_shard_size=model.shard)
         (folder / "generation_config.json").unlink(missing_ok=True)
+        if model.block:
+            write_float8(network, model.block, folder)
         tiny_vocabulary.tokenizer(model.pre).save(str(folder / "tokenizer.json"), pretty=False)
     logits = np.concatenate([result["logits"] for result in results]).astype("<f4")
     (out / f"{name}.logits.f32").write_bytes(logits.tobytes())

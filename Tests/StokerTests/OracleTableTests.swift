@@ -62,7 +62,7 @@ import Testing
     let reference = try Reference.named(name)
     let expected = Fixtures.floats(try Fixtures.data("\(name).logits.f32"))
     let file = try ModelFile(path: path)
-    let model = try Fixtures.model(path)
+    let model = try Fixtures.model(path, ModelOptions(keyValueType: .f32))
     let width = reference.vocabularySize
     var (row, largest, right, all): (Int, Float, Int, Int) = (0, 0, 0, 0)
     for prompt in reference.prompts {

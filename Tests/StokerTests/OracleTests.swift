@@ -47,7 +47,7 @@ private let greedy = SamplingParameters(temperature: 0)
   private func expectAgreement(_ name: String, path: String) throws {
     let reference = try Reference.named(name)
     let expected = Fixtures.floats(try Fixtures.data("\(name).logits.f32"))
-    let model = try Fixtures.model(path)
+    let model = try Fixtures.model(path, ModelOptions(keyValueType: .f32))
     let width = reference.vocabularySize
     var row = 0
     for prompt in reference.prompts {

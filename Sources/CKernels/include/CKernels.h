@@ -18,7 +18,7 @@ ckernels_set ckernels_best_set(void);
 
 /// Whether the kernels take weights of GGML type id `type`:
 /// F32 0, F16 1, Q4_0 2, Q4_1 3, Q5_0 6, Q5_1 7, Q8_0 8, Q2_K 10 to Q8_K 15, the IQ formats 16 to 23 and 29,
-/// BF16 30, MXFP4 39.
+/// BF16 30, MXFP4 39; and, by a number of our own, F8_E4M3 63, which has scales apart.
 bool ckernels_supports(uint32_t type);
 
 /// Bytes of one activation row for weights of `type`, a multiple of 64; 0 if `type` is unsupported.
@@ -48,15 +48,26 @@ typedef enum __attribute__((enum_extensibility(closed))) : uint32_t {
 /// set has one method only.
 ckernels_method ckernels_best_method(ckernels_set set, uint32_t type, size_t tokens);
 
+/// The scales of a matrix of F8_E4M3: weight (r, c) is its byte times
+/// values[r / rows * stride + c / columns].
+typedef struct {
+  const float *_Nonnull values;
+  size_t rows;
+  /// A multiple of 32, as the columns of the matrix are.
+  size_t columns;
+  size_t stride;
+} ckernels_scales;
+
 /// outs[t][r] = dot(row r of `weights`, acts[t]) for r in row_begin..<row_end, t in 0..<tokens.
 ///
 /// Rows are contiguous blocks of `type`; `weights` may have any alignment, and acts[t] too.
 /// `columns` is a multiple of the block size. The bits of outs[t][r] depend on the set, on the
 /// method, on row r and on acts[t] alone, never on the row range or on the number of tokens.
+/// `scales` are those of F8_E4M3, null for any other type.
 void ckernels_matmul(
     ckernels_set set, ckernels_method method, uint32_t type, const void *_Nonnull weights,
     size_t columns, size_t row_begin, size_t row_end, const void *_Nonnull const *_Nonnull acts,
-    float *_Nonnull const *_Nonnull outs, size_t tokens);
+    float *_Nonnull const *_Nonnull outs, size_t tokens, const ckernels_scales *_Nullable scales);
 
 /// Expands `count` values (whole blocks, any alignment) to f32, with the bits that
 /// `gguf.quants.dequantize` of the Python package gguf gives.

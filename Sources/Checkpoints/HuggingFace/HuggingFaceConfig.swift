@@ -38,6 +38,29 @@ struct HuggingFaceConfig {
     try setDimensions()
     try setRotation()
     try setMixture()
+    try setQuantization()
+  }
+
+  /// How weights are quantized: not at all, or to 8-bit floats with a scale for each block, as DeepSeek-V3 is
+  /// (arXiv 2412.19437, section 3.3).
+  private mutating func setQuantization() throws(CheckpointError) {
+    guard let quantization = file.value["quantization_config"] else { return }
+    let method = quantization["quant_method"]?.string ?? "none"
+    guard method == "fp8" else {
+      throw file.invalid("quant_method", "'\(method)'", "'fp8' or none")
+    }
+    if let format = quantization["fmt"]?.string, format != "e4m3" {
+      throw file.invalid("fmt", "'\(format)'", "'e4m3'")
+    }
+    let sizes = quantization["weight_block_size"]?.array?.compactMap(\.integer) ?? []
+    guard sizes.count == 2, sizes.allSatisfy({ (1...1 << 24).contains($0) }),
+      sizes[1].isMultiple(of: 32)
+    else {
+      throw file.invalid(
+        "weight_block_size", "\(sizes)", "rows and columns, the latter a multiple of 32")
+    }
+    set(WeightBlock.rowsKey, sizes[0])
+    set(WeightBlock.columnsKey, sizes[1])
   }
 
   private mutating func set(_ key: String, _ value: Int?) {

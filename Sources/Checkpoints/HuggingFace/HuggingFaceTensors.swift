@@ -62,8 +62,14 @@ struct HuggingFaceTensors {
     for (name, experts) in parts { try stack(name, experts) }
   }
 
+  /// The ending of the scales of 8-bit floats, after the name of their weights.
+  private static let scaleEnding = "_scale_inv"
+
   private mutating func add(_ tensor: TensorInfo, path: String) throws(CheckpointError) {
     let name = tensor.name
+    if name.hasSuffix(".weight" + Self.scaleEnding) {
+      return try addScales(tensor, of: String(name.dropLast(Self.scaleEnding.count)))
+    }
     if let own = Self.outside[name] {
       // It is there again, under its second name.
       if own == "output.weight", config.tiesEmbedding { return }
@@ -118,6 +124,26 @@ struct HuggingFaceTensors {
     }
   }
 
+  /// Adds the scales of `weights`, as `.scale` after the name that these have in GGUF.
+  private mutating func addScales(
+    _ tensor: TensorInfo, of weights: String
+  ) throws(CheckpointError) {
+    let words = weights.split(separator: ".", maxSplits: 3)
+    guard words.count == 4, words[0] == "model", words[1] == "layers", let layer = Int(words[2])
+    else { return try put(tensor, as: tensor.name) }
+    if layer >= config.layerCount, ArchitectureTraits(config.architecture).mayPredictFurther {
+      return
+    }
+    if let own = Self.ofLayer[String(words[3])], own.hasSuffix(".weight") {
+      return try put(tensor, as: "blk.\(layer).\(scaleName(of: own))")
+    }
+    let parts = words[3].split(separator: ".", maxSplits: 3)
+    guard parts.count == 4, parts[0] == "mlp", parts[1] == "experts", let expert = Int(parts[2]),
+      let matrix = Self.ofExpert[String(parts[3])], (0..<65_536).contains(expert)
+    else { return try put(tensor, as: tensor.name) }
+    self.parts["blk.\(layer).ffn_\(matrix)_exps.scale", default: [:]][expert] = tensor
+  }
+
   private mutating func put(_ tensor: TensorInfo, as name: String) throws(CheckpointError) {
     guard tensors.updateValue(tensor.named(name), forKey: name) == nil else {
       throw .duplicateTensor(path: files[tensor.file].path, tensor: tensor.name)
@@ -157,18 +183,22 @@ struct HuggingFaceTensors {
       // They lie apart in files, so the sum cannot exceed their sizes.
       byteCount += expert.byteCount
     }
-    stacks[name] = slices
-    try put(
-      TensorInfo(
-        name: name, type: first.type, shape: first.shape + [experts.count], file: first.file,
-        offset: first.offset, byteCount: byteCount), as: name)
+    var stack = TensorInfo(
+      name: name, type: first.type, shape: first.shape + [experts.count], file: first.file,
+      offset: first.offset, byteCount: byteCount)
+    if name.hasSuffix(".weight") { stacks[name] = slices } else { stack.parts = slices }
+    try put(stack, as: name)
   }
 }
+
+/// The name of the scales of 8-bit floats.
+package func scaleName(of weights: String) -> String { weights.dropLast("weight".count) + "scale" }
 
 extension TensorInfo {
   fileprivate func named(_ name: String) -> TensorInfo {
     TensorInfo(
-      name: name, type: type, shape: shape, file: file, offset: offset, byteCount: byteCount)
+      name: name, type: type, shape: shape, file: file, offset: offset, byteCount: byteCount,
+      parts: parts)
   }
 
   /// The same values as one row.

@@ -76,7 +76,9 @@ struct SafetensorsHeader {
   }
 
   /// The types that can be computed as they lie.
-  private static let types: [String: ElementType] = ["F32": .f32, "F16": .f16, "BF16": .bf16]
+  private static let types: [String: ElementType] = [
+    "F32": .f32, "F16": .f16, "BF16": .bf16, "F8_E4M3": .f8_E4M3,
+  ]
 
   private static func tensor(
     _ name: String, _ entry: Entry, path: String, file: Int, start: UInt64

@@ -171,6 +171,7 @@ package struct Packer {
   ) throws(PackingError) -> Conversion {
     let path = checkpoint.files[slice.file].path
     var wanted = quantization
+    guard !type.hasScalesApart else { throw .scalesApart(path: path, tensor: name) }
     if wanted?.elementType == type { wanted = nil }
     if let wanted {
       guard type.blockSize == 1 else {

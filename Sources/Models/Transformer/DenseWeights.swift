@@ -12,6 +12,7 @@ package final class DenseWeights {
   }
 
   private let memory: Arena
+  private let block: WeightBlock?
   private let places: [String: Place]
   /// Where in the memory the floats are of vectors that are stored in another type.
   private let converted: [String: Int]
@@ -19,16 +20,24 @@ package final class DenseWeights {
   /// The bytes that `tensors` take in memory, each from a page of its own.
   package static func byteCount(of tensors: [TensorInfo], files: [DataFile]) -> Int {
     tensors.reduce(0) { sum, tensor in
-      let span = files[tensor.file].span(offset: tensor.offset, byteCount: tensor.byteCount)
-      return sum + pageAligned(span.byteCount) + convertedByteCount(tensor)
+      sum + pageAligned(span(of: tensor, files).byteCount) + convertedByteCount(tensor)
     }
+  }
+
+  /// What is read for a tensor; of one in parts, its bytes.
+  private static func span(of tensor: TensorInfo, _ files: [DataFile]) -> AlignedSpan {
+    guard !tensor.parts.isEmpty else {
+      return files[tensor.file].span(offset: tensor.offset, byteCount: tensor.byteCount)
+    }
+    return AlignedSpan(
+      offset: 0, byteCount: tensor.byteCount, lead: 0, requiredByteCount: tensor.byteCount)
   }
 
   /// The bytes of the floats that vectors of another type are turned into: biases may be several.
   private static func convertedByteCount(_ tensor: TensorInfo) -> Int {
-    guard tensor.type != .f32, tensor.shape.count == 1 || tensor.name.hasSuffix(".bias") else {
-      return 0
-    }
+    guard tensor.type != .f32,
+      tensor.shape.count == 1 || tensor.name.hasSuffix(".bias") || tensor.name.hasSuffix(".scale")
+    else { return 0 }
     // A multiple of 64, so that each begins as well as the memory does.
     return (tensor.shape.reduce(4, *) + 63) / 64 * 64
   }
@@ -36,16 +45,18 @@ package final class DenseWeights {
   /// Reads `tensors` through `engine`.
   /// - Parameters:
   ///   - kernels: for vectors that are not F32.
+  ///   - block: the blocks of 8-bit floats, where there are any.
   ///   - name: what the memory is for.
   /// - Throws: `RuntimeError.engine` naming the tensor that could not be read.
   package init(
     _ tensors: [TensorInfo], files: [DataFile], engine: any ReadEngine, kernels: Kernels,
-    ledger: MemoryLedger, name: String = "dense weights"
+    block: WeightBlock? = nil, ledger: MemoryLedger, name: String = "dense weights"
   ) throws(RuntimeError) {
+    self.block = block
     var places: [Place] = []
     var end = 0
     for tensor in tensors {
-      let span = files[tensor.file].span(offset: tensor.offset, byteCount: tensor.byteCount)
+      let span = Self.span(of: tensor, files)
       places.append(Place(tensor: tensor, span: span, offset: end))
       end += pageAligned(span.byteCount)
     }
@@ -64,7 +75,11 @@ package final class DenseWeights {
         if let error = completion.error, failure == nil { failure = (Int(completion.tag), error) }
       }
     }
-    for (index, place) in places.enumerated() {
+    for place in places where !place.tensor.parts.isEmpty {
+      try Self.gather(
+        place.tensor, files: files, engine: engine, into: memory.base + place.offset)
+    }
+    for (index, place) in places.enumerated() where place.tensor.parts.isEmpty {
       engine.enqueue(
         ReadRequest(
           file: place.tensor.file, span: place.span, destination: memory.base + place.offset,
@@ -99,7 +114,51 @@ package final class DenseWeights {
     return Matrix(
       bytes: UnsafeRawPointer(memory.base + place.offset + place.span.lead),
       type: place.tensor.type, rows: place.tensor.shape.dropFirst().reduce(1, *),
-      columns: place.tensor.shape[0])
+      columns: place.tensor.shape[0],
+      scales: place.tensor.type.hasScalesApart
+        ? block?.scales(vector(scaleName(of: name)), columns: place.tensor.shape[0]) : nil)
+  }
+
+  /// Reads the parts of a tensor, which are small, and puts one after the other.
+  private static func gather(
+    _ tensor: TensorInfo, files: [DataFile], engine: any ReadEngine,
+    into memory: UnsafeMutableRawPointer
+  ) throws(RuntimeError) {
+    let spans = tensor.parts.map {
+      files[$0.file].span(offset: $0.offset, byteCount: $0.byteCount)
+    }
+    let room = pageAligned(spans.map(\.byteCount).max() ?? 0)
+    let most = 32
+    let staging: Arena
+    do throws(IOError) { staging = try Arena(byteCount: room * most) } catch {
+      throw .memory(name: tensor.name, reason: "\(error)")
+    }
+    var end = 0
+    for first in stride(from: 0, to: spans.count, by: most) {
+      let batch = first..<min(spans.count, first + most)
+      for part in batch {
+        engine.enqueue(
+          ReadRequest(
+            file: tensor.parts[part].file, span: spans[part],
+            destination: staging.base + (part - first) * room, tag: UInt64(part),
+            priority: .demand))
+      }
+      engine.submit()
+      var failure: IOError?
+      while engine.outstandingCount > 0 {
+        engine.wait()
+        engine.poll { failure = failure ?? $0.error }
+      }
+      if let failure {
+        throw .engine(reason: "could not read tensor '\(tensor.name)': \(failure)")
+      }
+      for part in batch {
+        (memory + end).copyMemory(
+          from: staging.base + (part - first) * room + spans[part].lead,
+          byteCount: tensor.parts[part].byteCount)
+        end += tensor.parts[part].byteCount
+      }
+    }
   }
 
   /// The floats of a vector, or of several in one tensor, whose presence and shape have been validated.

@@ -92,8 +92,27 @@ package final class MoETransformer {
         return ExpertBiases(gate: bias("gate"), up: bias("up"), down: bias("down"))
       }
     }
+    if let block = description.weightBlock {
+      runtime.scales = (description.denseLayerCount..<description.layerCount).map {
+        Self.scales(ofLayer: $0, block, description, weights)
+      }
+    }
     routing = Routing(
       topK: description.expertsPerToken, tokenCapacity: runtime.tokenCapacity)
+  }
+
+  /// The scales of a layer's experts.
+  private static func scales(
+    ofLayer layer: Int, _ block: WeightBlock, _ model: ModelDescription, _ weights: DenseWeights
+  ) -> ExpertScales {
+    let inner = (columns: model.hiddenSize, rows: model.expertFeedForwardSize)
+    let sizes = [inner, inner, (columns: inner.rows, rows: inner.columns)]
+    return ExpertScales(
+      first: zip(["gate", "up", "down"], sizes).map { part, size in
+        let name = "blk.\(layer).ffn_\(part)_exps.scale"
+        return weights.contains(name)
+          ? block.scales(weights.vector(name), columns: size.columns) : nil
+      }, counts: sizes.map { block.scaleCount(columns: $0.columns, rows: $0.rows) })
   }
 
   /// Runs `tokens` through the model, from `position` on; keys and values before it are taken from
