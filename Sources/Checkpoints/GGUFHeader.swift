@@ -31,7 +31,10 @@ struct GGUFHeader: MetadataSource {
       }
     var infos: [RelativeTensor] = []
     for index in 0..<tensorCount {
-      infos.append(try RelativeTensor(&reader, index: index, alignment: alignment))
+      infos.append(
+        try RelativeTensor(
+          &reader, index: index, alignment: alignment,
+          allowsOwnTypes: metadata[PackedFormat.versionKey] != nil))
     }
     self.path = path
     fileByteCount = reader.byteCount
@@ -98,7 +101,10 @@ private struct RelativeTensor {
   let offset: UInt64
   let byteCount: Int
 
-  init(_ reader: inout HeaderReader, index: Int, alignment: UInt64) throws(CheckpointError) {
+  /// - Parameter allowsOwnTypes: whether the types may be there that only packed files have.
+  init(
+    _ reader: inout HeaderReader, index: Int, alignment: UInt64, allowsOwnTypes: Bool
+  ) throws(CheckpointError) {
     let path = reader.path
     let name = try reader.name(maximum: GGUFLimits.nameByteCount, "the name of tensor \(index)")
     let dimensionCount = try reader.integer(UInt32.self, "the dimension count of '\(name)'")
@@ -114,7 +120,8 @@ private struct RelativeTensor {
       shape.append(length)
     }
     let typeNumber = try reader.integer(UInt32.self, "the type of '\(name)'")
-    guard let type = ElementType(rawValue: typeNumber), !type.hasScalesApart else {
+    guard let type = ElementType(rawValue: typeNumber), allowsOwnTypes || !type.hasScalesApart
+    else {
       throw .unknownElementType(path: path, tensor: name, found: typeNumber)
     }
     let offset = try reader.integer(UInt64.self, "the offset of '\(name)'")

@@ -16,6 +16,26 @@ package struct TensorInfo: Sendable, Hashable {
   package let byteCount: Int
   /// Where the bytes lie if not in one piece: one after the other they are the tensor.
   package var parts: [ExpertSlice] = []
+  /// Whether rows and columns of each part are to change places; the shape is that after it.
+  package var isTransposed = false
+}
+
+extension TensorInfo {
+  /// Writes a part of the tensor as it is to be: as it lies, or with rows and columns having changed places.
+  package func copy(part source: UnsafeRawBufferPointer, to target: UnsafeMutableRawPointer) {
+    guard isTransposed, let base = source.baseAddress else {
+      return UnsafeMutableRawBufferPointer(start: target, count: source.count).copyMemory(
+        from: source)
+    }
+    let (rows, columns, byteCount) = (shape[0], shape[1], type.blockByteCount)
+    var next = target
+    for column in 0..<columns {
+      for row in 0..<rows {
+        next.copyMemory(from: base + (row * columns + column) * byteCount, byteCount: byteCount)
+        next += byteCount
+      }
+    }
+  }
 }
 
 /// The bytes that a tensor of this type and shape takes.

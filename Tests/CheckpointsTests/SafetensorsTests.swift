@@ -124,7 +124,10 @@ import Testing
       "embedding_length"
     ),
     ("config.json", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": -1", "block_count"),
-    ("config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 0", "head_count"),
+    (
+      "config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 0",
+      "num_attention_heads"
+    ),
     ("tokenizer.json", "\"BPE\"", "\"Unigram\"", "Unigram"),
     ("tokenizer.json", "\\\\p{L}", "\\\\p{P}", "splits by"),
     ("model.safetensors.index.json", "model-00001", "model-00009", "missing"),
@@ -133,12 +136,43 @@ import Testing
   func whatIsWrongInAFolderIsNamed(
     file: String, old: String, new: String, reason: String
   ) throws {
-    let folder = try copy("tiny-mixtral")
+    try expectRefusal("tiny-mixtral", file: file, old: old, new: new, reason: reason)
+  }
+
+  /// Latent attention, and 8-bit floats with their scales.
+  @Test(arguments: [
+    ("config.json", "\"fp8\"", "\"gptq\"", "quant_method"),
+    ("config.json", "\"e4m3\"", "\"e5m2\"", "fmt"),
+    (
+      "config.json", "\"weight_block_size\": [", "\"weight_block_size\": [ 32,", "weight_block_size"
+    ),
+    ("config.json", "\"weight_block_size\"", "\"other\"", "weight_block_size"),
+    ("config.json", "\"quantization_config\"", "\"other\"", "F8_E4M3"),
+    ("config.json", "\"mscale\": 0.7", "\"mscale\": 0.8", "mscale_all_dim"),
+    ("config.json", "\"kv_lora_rank\": 64", "\"kv_lora_rank\": 96", "kv_b_proj"),
+    ("config.json", "\"kv_lora_rank\": 64", "\"kv_lora_rank\": 0", "kv_lora_rank"),
+    ("config.json", "\"qk_nope_head_dim\": 32", "\"qk_nope_head_dim\": 16", "kv_b_proj"),
+    ("config.json", "\"v_head_dim\": 32", "\"v_head_dim\": 9223372036854775807", "v_head_dim"),
+    ("config.json", "\"use_cache\"", "\"scoring_func\": \"softmax\", \"c\"", "scoring_func"),
+    ("config.json", "\"use_cache\"", "\"moe_layer_freq\": 2, \"c\"", "moe_layer_freq"),
+    ("model.safetensors", "o_proj.weight_scale_inv", "o_proj.weight_scale_abc", "scale"),
+    ("model.safetensors", "0.up_proj.weight_scale_inv", "9.up_proj.weight_scale_inv", "expert 0"),
+  ])
+  func whatIsWrongWithScalesIsNamed(
+    file: String, old: String, new: String, reason: String
+  ) throws {
+    try expectRefusal("tiny-deepseek3-fp8", file: file, old: old, new: new, reason: reason)
+  }
+
+  private func expectRefusal(
+    _ name: String, file: String, old: String, new: String, reason: String
+  ) throws {
+    let folder = try copy(name)
     let url = folder.appending(path: file)
-    var text = String(decoding: try Data(contentsOf: url), as: UTF8.self)
-    let range = try #require(text.firstRange(of: old), "\(file) has no \(old)")
-    text.replaceSubrange(range, with: new)
-    try Data(text.utf8).write(to: url)
+    var bytes = try Data(contentsOf: url)
+    let range = try #require(bytes.firstRange(of: Data(old.utf8)), "\(file) has no \(old)")
+    bytes.replaceSubrange(range, with: Data(new.utf8))
+    try bytes.write(to: url)
     let error = #expect(throws: CheckpointError.self) {
       let checkpoint = try Checkpoint.open(folder.path)
       let model = try ModelDescription(checkpoint)

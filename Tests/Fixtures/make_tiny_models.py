@@ -140,6 +140,11 @@ DEEPSEEK_V3 = DEEPSEEK_V2 | {
         "mscale": 0.7, "mscale_all_dim": 0.7, "original_max_position_embeddings": 64,
     },
 }  # fmt: skip
+DEEPSEEK_V3_FLOAT8 = DEEPSEEK_V3 | {
+    "kv_lora_rank": 64, "q_lora_rank": 64, "qk_nope_head_dim": 32, "v_head_dim": 32,
+    "intermediate_size": 32, "moe_intermediate_size": 32, "n_routed_experts": 8,
+    "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2,
+}  # fmt: skip
 
 MODELS = {
     "tiny-olmoe": TinyModel(2, "Olmoe", OLMOE),
@@ -158,9 +163,10 @@ MODELS = {
     "tiny-glm4moe-air": TinyModel(1, "Glm4Moe", GLM4 | {"use_qk_norm": False}),
     "tiny-ernie4_5moe": TinyModel(1, "Ernie4_5_Moe", ERNIE, "1GB"),
     "tiny-gpt-oss": TinyModel(4, "GptOss", GPT_OSS),
-    "tiny-deepseek2-lite": TinyModel(2, "DeepseekV2", DEEPSEEK),
+    "tiny-deepseek2-lite": TinyModel(2, "DeepseekV2", DEEPSEEK, "1GB"),
     "tiny-deepseek2": TinyModel(1, "DeepseekV2", DEEPSEEK_V2),
-    "tiny-deepseek3": TinyModel(30, "DeepseekV3", DEEPSEEK_V3),
+    "tiny-deepseek3": TinyModel(30, "DeepseekV3", DEEPSEEK_V3, "1GB"),
+    "tiny-deepseek3-fp8": TinyModel(2, "DeepseekV3", DEEPSEEK_V3_FLOAT8, "1GB", (32, 32)),
 }
 
 
@@ -197,7 +203,7 @@ def matrices(name: str, parameter: torch.Tensor) -> list[tuple[str, torch.Tensor
     """The projections that a parameter holds, by the names they have in files."""
     prefix, _, suffix = name.rpartition(".experts.")
     if not prefix:
-        return [(name, parameter)] if name.endswith("_proj.weight") else []
+        return [(name, parameter)] if name.endswith(("_proj.weight", "_with_mqa.weight")) else []
     found = []
     for expert, matrix in enumerate(parameter):
         parts = matrix.chunk(2) if suffix == "gate_up_proj" else [matrix]

@@ -48,7 +48,7 @@ import Testing
 
   @Test(
     arguments: Fixtures.tinyModels.map(Fixtures.tiny)
-      + Fixtures.tinyFolders.filter { !$0.hasSuffix("fp8") }.map(Fixtures.folder)
+      + Fixtures.tinyFolders.map(Fixtures.folder)
       + [Fixtures.demo])
   func packingChangesNoBit(_ path: String) throws {
     defer { finish() }
@@ -141,15 +141,6 @@ import Testing
         #expect(try output(file, options) == expected)
       }
     }
-  }
-
-  @Test func scalesThatLieApartAreNotLost() throws {
-    defer { finish() }
-    let source = try ModelFile(path: Fixtures.folder("tiny-qwen3moe-fp8"))
-    do {
-      _ = try ModelPacking(source, to: packed)
-      Issue.record("it was packed without its scales")
-    } catch { #expect("\(error)".contains("run the model from its folder"), "\(error)") }
   }
 
   @Test func aTraceOfAnotherModelIsRefused() throws {

@@ -5,7 +5,14 @@ struct HuggingFaceConfig {
   let architecture: Architecture
   let layerCount: Int
   let expertCount: Int
+  let headCount: Int
+  /// Rows and columns of the blocks that have a scale, where weights are 8-bit floats.
+  private(set) var weightBlock: (rows: Int, columns: Int)?
   let tiesEmbedding: Bool
+  /// The class that it was saved from.
+  private let className: String
+  /// The sizes of latent attention.
+  private(set) var latent: LatentAttention?
   private(set) var metadata: [String: MetadataValue] = [:]
   private let file: JSONFile
 
@@ -15,6 +22,7 @@ struct HuggingFaceConfig {
     "Qwen2MoeForCausalLM": .qwen2moe, "MixtralForCausalLM": .mixtral,
     "GraniteMoeForCausalLM": .granitemoe, "GraniteMoeSharedForCausalLM": .granitemoe,
     "Glm4MoeForCausalLM": .glm4moe, "Ernie4_5_MoeForCausalLM": .ernie,
+    "DeepseekV2ForCausalLM": .deepSeek2, "DeepseekV3ForCausalLM": .deepSeek2,
   ]
 
   /// - Parameter name: what the model is called.
@@ -27,7 +35,12 @@ struct HuggingFaceConfig {
         path: file.path, found: className, supported: Self.architectures.keys.sorted())
     }
     self.architecture = architecture
+    self.className = className
     layerCount = try file.integer("num_hidden_layers")
+    headCount = try file.integer("num_attention_heads")
+    guard (1...65_536).contains(headCount) else {
+      throw file.invalid("num_attention_heads", "\(headCount)", "1 to 65536")
+    }
     expertCount = try file.integer(
       "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     // ERNIE's class ties them unless it is told not to.
@@ -59,6 +72,7 @@ struct HuggingFaceConfig {
       throw file.invalid(
         "weight_block_size", "\(sizes)", "rows and columns, the latter a multiple of 32")
     }
+    weightBlock = (sizes[0], sizes[1])
     set(WeightBlock.rowsKey, sizes[0])
     set(WeightBlock.columnsKey, sizes[1])
   }
@@ -76,13 +90,38 @@ struct HuggingFaceConfig {
     set("context_length", try file.integer("max_position_embeddings"))
     set("embedding_length", try file.integer("hidden_size"))
     set("vocab_size", try file.integer("vocab_size"))
-    set("attention.head_count", try file.integer("num_attention_heads"))
-    set("attention.head_count_kv", try file.integerIfPresent("num_key_value_heads"))
-    let head = try file.integerIfPresent("head_dim")
-    set("attention.key_length", head)
+    set("attention.head_count", headCount)
+    if architecture == .deepSeek2 {
+      try setLatentAttention()
+    } else {
+      set("attention.head_count_kv", try file.integerIfPresent("num_key_value_heads"))
+      set("attention.key_length", try file.integerIfPresent("head_dim"))
+    }
     set("feed_forward_length", try file.integerIfPresent("intermediate_size"))
     set("attention.layer_norm_rms_epsilon", try file.numberIfPresent("rms_norm_eps") ?? 1e-6)
     set("attention.clamp_kqv", try file.numberIfPresent("clip_qkv"))
+  }
+
+  /// Latent attention as GGUF states it: one head of compressed rows, and what it stands for.
+  private mutating func setLatentAttention() throws(CheckpointError) {
+    func size(_ key: String) throws(CheckpointError) -> Int {
+      let found = try file.integer(key)
+      guard (1...65_536).contains(found) else { throw file.invalid(key, "\(found)", "1 to 65536") }
+      return found
+    }
+    let sizes = LatentAttention(
+      queryRank: try file.integerIfPresent("q_lora_rank"), keyValueRank: try size("kv_lora_rank"),
+      plainDimension: try size("qk_nope_head_dim"), rotaryDimension: try size("qk_rope_head_dim"),
+      valueDimension: try size("v_head_dim"))
+    latent = sizes
+    set("attention.head_count_kv", 1)
+    set("attention.q_lora_rank", sizes.queryRank)
+    set("attention.kv_lora_rank", sizes.keyValueRank)
+    set("attention.key_length", sizes.rowSize)
+    set("attention.value_length", sizes.keyValueRank)
+    set("attention.key_length_mla", sizes.queryDimension)
+    set("attention.value_length_mla", sizes.valueDimension)
+    set("rope.dimension_count", sizes.rotaryDimension)
   }
 
   private mutating func setRotation() throws(CheckpointError) {
@@ -114,8 +153,18 @@ struct HuggingFaceConfig {
       scaling["original_max_position_embeddings"]?.integer)
     set("rope.scaling.yarn_beta_fast", scaling["beta_fast"]?.number)
     set("rope.scaling.yarn_beta_slow", scaling["beta_slow"]?.number)
-    for key in ["attention_factor", "mscale", "mscale_all_dim", "truncate"]
-    where scaling[key] != nil {
+    var refused = ["attention_factor", "mscale", "mscale_all_dim", "truncate"]
+    if architecture == .deepSeek2 {
+      // Of the two factors one is that of the other's quotient and the square of one that of the scores:
+      // published models have both alike.
+      let both = (scaling["mscale"]?.number ?? 1, scaling["mscale_all_dim"]?.number ?? 0)
+      guard both.0 == both.1 else {
+        throw file.invalid("mscale_all_dim", "\(both.1)", "\(both.0), as mscale")
+      }
+      set("rope.scaling.yarn_log_multiplier", 0.1 * both.1)
+      refused.removeAll { $0.hasPrefix("mscale") }
+    }
+    for key in refused where scaling[key] != nil {
       throw file.invalid(key, "stated", "no such key, as it is not supported")
     }
   }
@@ -128,7 +177,8 @@ struct HuggingFaceConfig {
       metadata["\(architecture.rawValue).expert_weights_norm"] = .bool(normalizes)
     }
     switch architecture {
-    case .olmoe, .qwen3moe, .mixtral, .gptOSS, .deepSeek2: break
+    case .olmoe, .qwen3moe, .mixtral, .gptOSS: break
+    case .deepSeek2: try setDeepSeekMixture()
     case .qwen2moe:
       set(
         "expert_shared_feed_forward_length", try file.integer("shared_expert_intermediate_size"))
@@ -155,6 +205,26 @@ struct HuggingFaceConfig {
         throw file.invalid("moe_num_shared_experts", "\(shared)", "a few")
       }
       set("expert_shared_feed_forward_length", size)
+    }
+  }
+
+  private mutating func setDeepSeekMixture() throws(CheckpointError) {
+    set("leading_dense_block_count", try file.integerIfPresent("first_k_dense_replace"))
+    set("expert_shared_count", try file.integerIfPresent("n_shared_experts"))
+    set("expert_weights_scale", try file.numberIfPresent("routed_scaling_factor"))
+    let isThird = className == "DeepseekV3ForCausalLM"
+    let scoring = file.value["scoring_func"]?.string ?? (isThird ? "sigmoid" : "softmax")
+    guard scoring == (isThird ? "sigmoid" : "softmax") else {
+      throw file.invalid("scoring_func", "'\(scoring)'", isThird ? "'sigmoid'" : "'softmax'")
+    }
+    set("expert_gating_func", isThird ? 2 : 1)
+    // The second version's choice among all experts has groups in its configuration too.
+    if isThird || file.value["topk_method"]?.string != "greedy" {
+      set("expert_group_count", try file.integerIfPresent("n_group"))
+      set("expert_group_used_count", try file.integerIfPresent("topk_group"))
+    }
+    if let step = try file.integerIfPresent("moe_layer_freq"), step != 1 {
+      throw file.invalid("moe_layer_freq", "\(step)", "1")
     }
   }
 

@@ -25,6 +25,11 @@ struct HuggingFaceTensors {
       "self_attn.q_norm.weight": "attn_q_norm.weight",
       "self_attn.k_norm.weight": "attn_k_norm.weight",
       "self_attn.o_proj.weight": "attn_output.weight",
+      "self_attn.q_a_proj.weight": "attn_q_a.weight",
+      "self_attn.q_a_layernorm.weight": "attn_q_a_norm.weight",
+      "self_attn.q_b_proj.weight": "attn_q_b.weight",
+      "self_attn.kv_a_proj_with_mqa.weight": "attn_kv_a_mqa.weight",
+      "self_attn.kv_a_layernorm.weight": "attn_kv_a_norm.weight",
       "mlp.gate.weight": "ffn_gate_inp.weight",
       "block_sparse_moe.gate.weight": "ffn_gate_inp.weight",
       "block_sparse_moe.router.weight": "ffn_gate_inp.weight",
@@ -93,6 +98,8 @@ struct HuggingFaceTensors {
       return try put(isVector ? tensor.flattened : tensor, as: prefix + own)
     }
     switch rest {
+    case "self_attn.kv_b_proj.weight":
+      try split(tensor, prefix: prefix, ending: "weight", block: (1, 1), path: path)
     case "self_attn.rotary_emb.inv_freq":
       // Follows from the configuration.
       return
@@ -134,6 +141,11 @@ struct HuggingFaceTensors {
     if layer >= config.layerCount, ArchitectureTraits(config.architecture).mayPredictFurther {
       return
     }
+    if words[3] == "self_attn.kv_b_proj.weight", let block = config.weightBlock {
+      return try split(
+        tensor, prefix: "blk.\(layer).", ending: "scale", block: block,
+        path: files[tensor.file].path)
+    }
     if let own = Self.ofLayer[String(words[3])], own.hasSuffix(".weight") {
       return try put(tensor, as: "blk.\(layer).\(scaleName(of: own))")
     }
@@ -142,6 +154,46 @@ struct HuggingFaceTensors {
       let matrix = Self.ofExpert[String(parts[3])], (0..<65_536).contains(expert)
     else { return try put(tensor, as: tensor.name) }
     self.parts["blk.\(layer).ffn_\(matrix)_exps.scale", default: [:]][expert] = tensor
+  }
+
+  /// Takes the matrix that makes keys and values of compressed rows, [heads * (plain + values), rank], or its
+  /// scales, apart: the keys' part of each head is used the other way round.
+  private mutating func split(
+    _ tensor: TensorInfo, prefix: String, ending: String, block: (rows: Int, columns: Int),
+    path: String
+  ) throws(CheckpointError) {
+    guard let latent = config.latent else { return try put(tensor, as: tensor.name) }
+    let (plain, values) = (latent.plainDimension, latent.valueDimension)
+    guard block.rows == block.columns, plain.isMultiple(of: block.rows),
+      values.isMultiple(of: block.rows), tensor.type.blockSize == 1
+    else {
+      throw .wrongShape(
+        path: path, tensor: tensor.name, found: [block.columns, block.rows],
+        expected: [plain, values])
+    }
+    let rank = (latent.keyValueRank + block.columns - 1) / block.columns
+    let (keys, rows) = (plain / block.rows, (plain + values) / block.rows)
+    let heads = config.headCount
+    let (rowCount, overflow) = heads.multipliedReportingOverflow(by: rows)
+    guard !overflow, tensor.shape == [rank, rowCount] else {
+      throw .wrongShape(
+        path: path, tensor: tensor.name, found: tensor.shape, expected: [rank, rowCount])
+    }
+    let rowByteCount = rank * tensor.type.blockByteCount
+    for (name, first, count) in [("attn_k_b", 0, keys), ("attn_v_b", keys, rows - keys)] {
+      var part = TensorInfo(
+        name: tensor.name, type: tensor.type,
+        shape: first == 0 ? [count, rank, heads] : [rank, count, heads], file: tensor.file,
+        offset: tensor.offset, byteCount: heads * count * rowByteCount)
+      part.isTransposed = first == 0
+      part.parts = (0..<heads).map { head in
+        ExpertSlice(
+          file: tensor.file,
+          offset: tensor.offset + UInt64((head * rows + first) * rowByteCount),
+          byteCount: count * rowByteCount)
+      }
+      try put(part, as: "\(prefix)\(name).\(ending)")
+    }
   }
 
   private mutating func put(_ tensor: TensorInfo, as name: String) throws(CheckpointError) {
@@ -198,7 +250,7 @@ extension TensorInfo {
   fileprivate func named(_ name: String) -> TensorInfo {
     TensorInfo(
       name: name, type: type, shape: shape, file: file, offset: offset, byteCount: byteCount,
-      parts: parts)
+      parts: parts, isTransposed: isTransposed)
   }
 
   /// The same values as one row.

@@ -79,8 +79,7 @@ private struct PackedNumbers {
     }
     var types: [ElementType] = []
     for number in try list(PackedFormat.typesKey, count: 3 * blocks.count) {
-      guard let type = UInt32(exactly: number).flatMap(ElementType.init), !type.hasScalesApart
-      else {
+      guard let type = UInt32(exactly: number).flatMap(ElementType.init) else {
         throw .unknownElementType(
           path: path, tensor: PackedFormat.typesKey, found: UInt32(clamping: number))
       }

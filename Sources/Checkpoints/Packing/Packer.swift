@@ -32,8 +32,11 @@ package struct Packer {
   /// A matrix or vector on its way into the file.
   private struct Conversion {
     let name: String
-    let source: Piece
+    /// Where its bytes lie: in one piece, or those of a tensor in parts.
+    let sources: [Piece]
     let type: ElementType
+    /// The tensor, if it is in parts, which are put together in memory.
+    var gathered: TensorInfo?
     /// Nil: the bytes as they are.
     let quantization: WeightQuantization?
     /// Where it goes.
@@ -62,11 +65,14 @@ package struct Packer {
     var conversions: [Conversion] = []
     for tensor in layout.denseTensors {
       let wanted = tensor.isLargeMatrix ? options.denseQuantization : nil
-      let conversion = try Self.conversion(
+      let whole = ExpertSlice(
+        file: tensor.file, offset: tensor.offset, byteCount: tensor.byteCount)
+      var conversion = try Self.conversion(
         tensor.name, of: tensor.type, columns: tensor.shape[0],
-        at: ExpertSlice(file: tensor.file, offset: tensor.offset, byteCount: tensor.byteCount),
+        at: tensor.parts.isEmpty ? [whole] : tensor.parts,
         // What is quantized already stays, so that a mixed file can be packed.
-        to: tensor.type.blockSize == 1 ? wanted : nil, checkpoint)
+        to: Self.floats.contains(tensor.type) ? wanted : nil, checkpoint)
+      if !tensor.parts.isEmpty { conversion.gathered = tensor }
       conversions.append(conversion)
       tensors.append(
         .init(
@@ -93,7 +99,7 @@ package struct Packer {
         for ((name, type, columns), slice) in zip(matrices, [slices.gate, slices.up, slices.down]) {
           let conversion = try Self.conversion(
             "blk.\(layout.blocks[layer]).ffn_\(name)_exps.weight", of: type, columns: columns,
-            at: slice, to: options.quantization, checkpoint)
+            at: [slice], to: options.quantization, checkpoint)
           conversions.append(conversion)
           guard place == 0 else { continue }
           let target = conversion.quantization?.elementType ?? type
@@ -150,6 +156,9 @@ package struct Packer {
     recordByteCount = records.map(\.byteCount).max() ?? 0
   }
 
+  /// The types that can be quantized.
+  private static let floats: [ElementType] = [.f32, .f16, .bf16]
+
   /// Keys that say how the source lies in its own files.
   private static func isOfFile(_ key: String) -> Bool {
     key.hasPrefix("split.") || key.hasPrefix("stoker.pack.")
@@ -166,15 +175,14 @@ package struct Packer {
   }
 
   private static func conversion(
-    _ name: String, of type: ElementType, columns: Int, at slice: ExpertSlice,
+    _ name: String, of type: ElementType, columns: Int, at slices: [ExpertSlice],
     to quantization: WeightQuantization?, _ checkpoint: Checkpoint
   ) throws(PackingError) -> Conversion {
-    let path = checkpoint.files[slice.file].path
+    let path = checkpoint.files[slices[0].file].path
     var wanted = quantization
-    guard !type.hasScalesApart else { throw .scalesApart(path: path, tensor: name) }
     if wanted?.elementType == type { wanted = nil }
     if let wanted {
-      guard type.blockSize == 1 else {
+      guard floats.contains(type) else {
         throw .alreadyQuantized(path: path, tensor: name, type: type)
       }
       guard columns.isMultiple(of: wanted.elementType.blockSize) else {
@@ -183,11 +191,11 @@ package struct Packer {
     }
     return Conversion(
       name: name,
-      source: Piece(
-        file: slice.file, offset: slice.offset, byteCount: slice.byteCount,
-        // Whole blocks of every format.
-        unit: 256 / type.blockSize * type.blockByteCount),
-      type: type, quantization: wanted, offset: 0)
+      sources: slices.map { slice in
+        Piece(
+          file: slice.file, offset: slice.offset, byteCount: slice.byteCount,
+          unit: Self.unit(of: type))
+      }, type: type, quantization: wanted, offset: 0)
   }
 
   /// Writes the file, in place of one at `path`, or goes on with what is left of an earlier run.
@@ -207,41 +215,47 @@ package struct Packer {
       target.append(sum: header.bytes.withUnsafeBytes { kernels.checksum($0) })
     }
     let first = target.sumCount - PackedFormat.leadingSums
-    let total = conversions.reduce(0) { $0 + $1.source.byteCount }
-    var done = conversions[..<first].reduce(0) { $0 + $1.source.byteCount }
-    let resumed = done
+    func sourceBytes(_ conversions: ArraySlice<Conversion>) -> Int {
+      conversions.reduce(0) { $0 + $1.sources.reduce(0) { $0 + $1.byteCount } }
+    }
+    let total = sourceBytes(conversions[...])
+    let resumed = sourceBytes(conversions[..<first])
+    var done = resumed
     let pool: WorkerPool
     do { pool = try WorkerPool(threadCount: threadCount) } catch { throw .threads(error) }
-    let converter = WeightConversion(capacity: 1 << 22, kernels: kernels, pool: pool)
-    var sum: UInt32 = 0
-    var uncommitted = 0
-    let rest = Array(conversions[first...])
-    try reader().forEach(rest.map(\.source)) { part throws(PackingError) in
-      let conversion = rest[part.piece]
-      var bytes: UnsafeRawBufferPointer
+    var output = Output(
+      target: target, kernels: kernels,
+      converter: WeightConversion(capacity: 1 << 22, kernels: kernels, pool: pool))
+    /// The conversion under way, and what has been put together of one in parts.
+    var current = first
+    var piecesLeft = first < conversions.count ? conversions[first].sources.count : 0
+    var gathered: [UInt8] = []
+    try reader().forEach(conversions[first...].flatMap { $0.sources }) { part throws(PackingError) in
+      let conversion = conversions[current]
+      let bytes: UnsafeRawBufferPointer
       switch part.bytes {
       case .success(let read): bytes = read
       case .failure(let error): throw .io(error)
       }
-      let count = bytes.count
-      var start = part.start
-      if let quantization = conversion.quantization {
-        guard let blocks = converter.convert(bytes, of: conversion.type, to: quantization) else {
-          throw .notFinite(
-            path: checkpoint.files[conversion.source.file].path, tensor: conversion.name)
-        }
-        bytes = blocks
-        let target = quantization.elementType
-        start = start / conversion.type.blockByteCount / target.blockSize * target.blockByteCount
+      done += bytes.count
+      if conversion.gathered == nil {
+        try write(bytes, of: conversion, from: part.start, to: &output)
+      } else {
+        gathered += bytes
       }
-      sum = kernels.checksum(bytes, after: part.start == 0 ? 0 : sum)
-      try target.write(bytes, at: conversion.offset + UInt64(start))
-      if part.isLast { target.append(sum: sum) }
-      done += count
-      uncommitted += bytes.count
-      if uncommitted >= Self.commitByteCount {
+      if part.isLast { piecesLeft -= 1 }
+      if piecesLeft == 0 {
+        if let tensor = conversion.gathered {
+          try write(Self.ordered(gathered, of: tensor), of: conversion, to: &output)
+          gathered = []
+        }
+        target.append(sum: output.sum)
+        current += 1
+        if current < conversions.count { piecesLeft = conversions[current].sources.count }
+      }
+      if output.uncommitted >= Self.commitByteCount {
         try target.commit()
-        uncommitted = 0
+        output.uncommitted = 0
       }
       guard progress(done, total) else {
         try target.commit()
@@ -254,6 +268,79 @@ package struct Packer {
       expertCount: layout.layerCount * layout.expertCount, recordByteCount: recordByteCount,
       unusedTensors: checkpoint.tensorOrder.count - layout.denseTensors.count
         - 3 * layout.layerCount)
+  }
+
+  /// What has been written of the conversion under way.
+  private struct Output {
+    let target: PackTarget
+    let kernels: Kernels
+    let converter: WeightConversion
+    var sum: UInt32 = 0
+    var uncommitted = 0
+  }
+
+  /// Converts and writes bytes of a source from `start` on.
+  private func write(
+    _ source: UnsafeRawBufferPointer, of conversion: Conversion, from start: Int,
+    to output: inout Output
+  ) throws(PackingError) {
+    var bytes = source
+    var place = start
+    if let quantization = conversion.quantization {
+      guard
+        let blocks = output.converter.convert(bytes, of: conversion.type, to: quantization)
+      else {
+        throw .notFinite(
+          path: checkpoint.files[conversion.sources[0].file].path, tensor: conversion.name)
+      }
+      bytes = blocks
+      let type = quantization.elementType
+      place = start / conversion.type.blockByteCount / type.blockSize * type.blockByteCount
+    }
+    output.sum = output.kernels.checksum(bytes, after: start == 0 ? 0 : output.sum)
+    output.uncommitted += bytes.count
+    try output.target.write(bytes, at: conversion.offset + UInt64(place))
+  }
+
+  /// As above, of a whole source in memory.
+  private func write(
+    _ source: [UInt8], of conversion: Conversion, to output: inout Output
+  ) throws(PackingError) {
+    let step = (4 << 20) / Self.unit(of: conversion.type) * Self.unit(of: conversion.type)
+    var failure: PackingError?
+    source.withUnsafeBytes { bytes in
+      do throws(PackingError) {
+        for start in stride(from: 0, to: bytes.count, by: step) {
+          let part = bytes[start..<min(bytes.count, start + step)]
+          try write(.init(rebasing: part), of: conversion, from: start, to: &output)
+        }
+      } catch {
+        failure = error
+      }
+    }
+    if let failure { throw failure }
+  }
+
+  /// Bytes of whole blocks of every format.
+  private static func unit(of type: ElementType) -> Int {
+    256 / type.blockSize * type.blockByteCount
+  }
+
+  /// The bytes of a tensor whose parts are `bytes`, one after the other.
+  private static func ordered(_ bytes: [UInt8], of tensor: TensorInfo) -> [UInt8] {
+    guard tensor.isTransposed else { return bytes }
+    return [UInt8](unsafeUninitializedCapacity: bytes.count) { target, count in
+      count = bytes.count
+      bytes.withUnsafeBytes { source in
+        var start = 0
+        for part in tensor.parts {
+          tensor.copy(
+            part: .init(rebasing: source[start..<start + part.byteCount]),
+            to: UnsafeMutableRawPointer(target.baseAddress!) + start)
+          start += part.byteCount
+        }
+      }
+    }
   }
 
   private func reader() throws(PackingError) -> PieceReader {

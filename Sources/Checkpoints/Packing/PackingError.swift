@@ -9,8 +9,6 @@ package enum PackingError: Error {
   case threads(WorkerPoolError)
   /// Weights that are quantized already, which would lose twice.
   case alreadyQuantized(path: String, tensor: String, type: ElementType)
-  /// 8-bit floats, whose scales lie apart.
-  case scalesApart(path: String, tensor: String)
   /// Rows that are not whole blocks.
   case partialRows(path: String, tensor: String, columns: Int, type: ElementType)
   /// A weight that is not finite, or too large for a scale of half precision.
@@ -37,11 +35,6 @@ extension PackingError: CustomStringConvertible {
       """
       '\(path)': tensor '\(tensor)' is \(type) already; only F32, F16 and BF16 are quantized, so pack \
       it as it is, or take the checkpoint it was made from
-      """
-    case .scalesApart(let path, let tensor):
-      """
-      '\(path)': tensor '\(tensor)' is of 8-bit floats with scales apart, which cannot be packed yet; run the \
-      model from its folder
       """
     case .partialRows(let path, let tensor, let columns, let type):
       """

@@ -153,10 +153,12 @@ package final class DenseWeights {
         throw .engine(reason: "could not read tensor '\(tensor.name)': \(failure)")
       }
       for part in batch {
-        (memory + end).copyMemory(
-          from: staging.base + (part - first) * room + spans[part].lead,
-          byteCount: tensor.parts[part].byteCount)
-        end += tensor.parts[part].byteCount
+        let byteCount = tensor.parts[part].byteCount
+        tensor.copy(
+          part: .init(
+            start: staging.base + (part - first) * room + spans[part].lead, count: byteCount),
+          to: memory + end)
+        end += byteCount
       }
     }
   }

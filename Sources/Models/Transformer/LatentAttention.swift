@@ -43,8 +43,14 @@ extension Matrix {
   /// The matrices of `rows` rows that lie one after the other.
   fileprivate func parts(rows: Int) -> [Matrix] {
     let byteCount = rows * (type.byteCount(valueCount: columns) ?? 0)
-    return (0..<self.rows / rows).map {
-      Matrix(bytes: bytes + $0 * byteCount, type: type, rows: rows, columns: columns)
+    return (0..<self.rows / rows).map { part in
+      let own = scales.map {
+        BlockScales(
+          values: $0.values + part * ((rows + $0.rows - 1) / $0.rows) * $0.stride, rows: $0.rows,
+          columns: $0.columns, stride: $0.stride)
+      }
+      return Matrix(
+        bytes: bytes + part * byteCount, type: type, rows: rows, columns: columns, scales: own)
     }
   }
 }
