@@ -83,7 +83,9 @@ public struct ModelPacking {
       throw StokerError.option(name: "--threads", found: "\(threads)", expected: "1 to 256")
     }
     do {
-      let written = try packer.write(to: path, threadCount: threads, progress: progress)
+      let written = try packer.write(
+        to: path, threadCount: threads, kernels: Kernels(set: KernelSet.selected()),
+        progress: progress)
       return Summary(
         path: path, byteCount: written.byteCount, resumedByteCount: written.resumedByteCount,
         experts: written.expertCount, expertByteCount: written.recordByteCount,
@@ -103,7 +105,9 @@ public struct ModelPacking {
     let checkpoint = try Checkpoint.open(path)
     let layout = try ExpertLayout(checkpoint, model: ModelDescription(checkpoint))
     do {
-      let found = try PackVerification(checkpoint, layout: layout, progress: progress)
+      let found = try PackVerification(
+        checkpoint, layout: layout, kernels: Kernels(set: KernelSet.selected()),
+        progress: progress)
       return Verification(
         path: path, checked: found.checked, byteCount: found.byteCount, damaged: found.damaged)
     } catch {

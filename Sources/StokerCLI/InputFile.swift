@@ -1,3 +1,4 @@
+import ArgumentParser
 import Glibc
 
 /// Input that could not be read.
@@ -25,4 +26,12 @@ func readFile(_ path: String) throws -> [UInt8] {
     if count == 0 { return bytes }
     bytes += chunk[..<count]
   }
+}
+
+/// Refuses to write a model over a file: it may be a real one that took hours to get.
+/// - Throws: `ValidationError` if there is a file at `path`.
+func refuseExistingFile(_ path: String) throws {
+  var status = stat()
+  guard lstat(path, &status) == 0 else { return }
+  throw ValidationError("'\(path)' exists; give --force to replace it, or another name.")
 }

@@ -65,10 +65,7 @@ struct Pack: ParsableCommand {
 
   func run() throws {
     Interrupt.listen()
-    var status = stat()
-    if lstat(output, &status) == 0, !force {
-      throw ValidationError("'\(output)' exists; give --force to replace it, or another name.")
-    }
+    if !force { try refuseExistingFile(output) }
     let packing = try ModelPacking(
       ModelFile(path: model), to: output, quantization: quantize, denseQuantization: quantizeDense,
       trace: trace.map { try TraceInputArguments.parse([]).open([$0]) })

@@ -66,7 +66,7 @@ struct Synth: ParsableCommand {
   func run() throws {
     Interrupt.listen()
     let shape = try ModelShape.named(like).resized(layers: layers, experts: experts)
-    try refuseExistingFile()
+    if !force { try refuseExistingFile(output) }
     let synthesizer = Synthesizer(shape: shape, quantization: quant, seed: seed)
     var progress = ProgressLine("writing")
     let summary: Synthesizer.Summary
@@ -95,13 +95,6 @@ struct Synth: ParsableCommand {
       experts     \(shape.expertCount) in each of \(shape.layerCount) layers, \
       \(formatBytes(summary.expertByteCount)) each
       """)
-  }
-
-  /// A name that is taken may be a real model that took hours to get.
-  private func refuseExistingFile() throws {
-    var status = stat()
-    guard lstat(output, &status) == 0, !force else { return }
-    throw ValidationError("'\(output)' exists; give --force to replace it, or another name.")
   }
 
   struct Report: Encodable {

@@ -94,6 +94,34 @@ private let greedy = SamplingParameters(temperature: 0)
     #expect(row * width == expected.count)
   }
 
+  /// Positions far beyond those that YaRN begins from, and windows that are passed many times.
+  @Test func longPromptsAgreeWithTransformers() throws {
+    struct Prompt: Decodable {
+      let ids: [Int32]
+      let logits: [[Float]]
+    }
+    let prompts = try decoder().decode(
+      [String: Prompt].self, from: Fixtures.data("long-prompts.json"))
+    #expect(prompts.count >= 5)
+    for (name, prompt) in prompts {
+      var paths = [Fixtures.tiny(name)]
+      if Fixtures.tinyFolders.contains(name) { paths.append(Fixtures.folder(name)) }
+      for path in paths {
+        for chunk in [prompt.ids.count, 64, 1] {
+          let model = try Fixtures.model(path, ModelOptions(keyValueType: .f32))
+          var found: [[Float]] = []
+          for start in stride(from: 0, to: prompt.ids.count, by: chunk) {
+            let part = Array(prompt.ids[start..<min(start + chunk, prompt.ids.count)])
+            found += try Fixtures.logits(model, part, at: start)
+          }
+          for (row, expected) in zip(found.suffix(prompt.logits.count), prompt.logits) {
+            #expect(largestDifference(row, expected) < 1e-3, "\(path) by \(chunk)")
+          }
+        }
+      }
+    }
+  }
+
   @Test(.enabled(if: Fixtures.hasDemoF32, "run .ci/test with ../shared present"))
   func demoModelAgreesWithTransformers() throws {
     let prompts = try decoder().decode(

@@ -1,5 +1,5 @@
 internal import DirectIO
-internal import Tensors
+package import Tensors
 
 /// What a packed file's checksums say of it.
 package struct PackVerification: Sendable, Hashable {
@@ -15,10 +15,9 @@ package struct PackVerification: Sendable, Hashable {
   /// - Parameter progress: called with the bytes read so far and in all; it ends when false is returned.
   /// - Throws: `PackingError.noChecksums`, `.cancelled`, or `.io` if the file cannot be opened.
   package init(
-    _ checkpoint: Checkpoint, layout: ExpertLayout,
+    _ checkpoint: Checkpoint, layout: ExpertLayout, kernels: Kernels = Kernels(set: .best),
     progress: (_ done: Int, _ total: Int) -> Bool
   ) throws(PackingError) {
-    let kernels = Kernels(set: .best)
     guard let packed = checkpoint.packed else { throw .noChecksums(path: checkpoint.path) }
     let sums = try PackedChecksums(packed, files: checkpoint.files)
     var pieces = [

@@ -166,7 +166,7 @@ package struct Packer {
 
   /// The source's files with size and time of change: what is left of packing another is not gone on with.
   private static func source(of checkpoint: Checkpoint) -> String {
-    checkpoint.files.map { file in
+    checkpoint.files.prefix(checkpoint.fileCount).map { file in
       let name = file.path.split(separator: "/").last.map(String.init) ?? file.path
       let changed = try? FileManager.default.attributesOfItem(atPath: file.path)[.modificationDate]
       let seconds = (changed as? Date)?.timeIntervalSince1970 ?? 0
@@ -202,15 +202,16 @@ package struct Packer {
   ///
   /// - Parameters:
   ///   - threadCount: threads that quantize, 1 to 256.
+  ///   - kernels: what they quantize with; every set writes the same bits.
   ///   - progress: called with the bytes read so far and in all; it ends when false is returned.
   /// - Throws: `PackingError`; what was written is kept, as `PATH.partial`.
   package func write(
-    to path: String, threadCount: Int, progress: (_ done: Int, _ total: Int) -> Bool
+    to path: String, threadCount: Int, kernels: Kernels = Kernels(set: .best),
+    progress: (_ done: Int, _ total: Int) -> Bool
   ) throws(PackingError) -> Summary {
     let target = try PackTarget(
       path: path, header: header.bytes, byteCount: byteCount,
       sumCount: PackedFormat.leadingSums + conversions.count)
-    let kernels = Kernels(set: .best)
     if target.sumCount == 0 {
       target.append(sum: header.bytes.withUnsafeBytes { kernels.checksum($0) })
     }
@@ -230,7 +231,8 @@ package struct Packer {
     var current = first
     var piecesLeft = first < conversions.count ? conversions[first].sources.count : 0
     var gathered: [UInt8] = []
-    try reader().forEach(conversions[first...].flatMap { $0.sources }) { part throws(PackingError) in
+    try reader().forEach(conversions[first...].flatMap { $0.sources }) {
+      part throws(PackingError) in
       let conversion = conversions[current]
       let bytes: UnsafeRawBufferPointer
       switch part.bytes {
