@@ -142,6 +142,7 @@ import Testing
   /// Latent attention, and 8-bit floats with their scales.
   @Test(arguments: [
     ("config.json", "\"fp8\"", "\"gptq\"", "quant_method"),
+    ("config.json", "\"fp8\"", "\"compressed-tensors\"", "format"),
     ("config.json", "\"e4m3\"", "\"e5m2\"", "fmt"),
     (
       "config.json", "\"weight_block_size\": [", "\"weight_block_size\": [ 32,", "weight_block_size"

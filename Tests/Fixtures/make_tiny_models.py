@@ -107,6 +107,7 @@ GLM4 = SMALL | {
     "n_shared_experts": 1, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
     "use_qk_norm": True, "attention_bias": True,
 }  # fmt: skip
+GLM4_FLOAT8 = GLM4 | {"intermediate_size": 32, "moe_intermediate_size": 32}
 ERNIE = SMALL | {
     "moe_num_experts": 8, "moe_k": 3, "moe_intermediate_size": 16, "moe_num_shared_experts": 2,
     "moe_layer_start_index": 1, "tie_word_embeddings": True,
@@ -160,6 +161,8 @@ MODELS = {
     ),
     "tiny-glm4moe": TinyModel(3, "Glm4Moe", GLM4, "1GB"),
     # Without the norms of queries and keys that only the largest of the family has.
+    # A scale for each row.
+    "tiny-glm4moe-fp8": TinyModel(1, "Glm4Moe", GLM4_FLOAT8, "1GB", (1, 1 << 24)),
     "tiny-glm4moe-air": TinyModel(1, "Glm4Moe", GLM4 | {"use_qk_norm": False}),
     "tiny-ernie4_5moe": TinyModel(1, "Ernie4_5_Moe", ERNIE, "1GB"),
     "tiny-gpt-oss": TinyModel(4, "GptOss", GPT_OSS),
@@ -226,13 +229,20 @@ def quantize(network: torch.nn.Module, block: tuple[int, int]) -> None:
                     at = (slice(r * block[0], (r + 1) * block[0]),
                           slice(c * block[1], (c + 1) * block[1]))  # fmt: skip
                     scales[r, c] = matrix[at].abs().max() / 448
-                    bits[at] = (matrix[at] / scales[r, c]).to(torch.float8_e4m3fn)
+                    if block[0] == 1:
+                        scales[r, c] = scales[r, c].bfloat16()
+                    bits[at] = (matrix[at] / scales[r, c]).clamp(-448, 448).to(torch.float8_e4m3fn)
                     matrix[at] = bits[at].float() * scales[r, c]
-            network.float8 |= {own: bits, f"{own}_scale_inv": scales}
+            network.float8[own] = bits
+            if block[0] == 1:
+                network.float8[f"{own}_scale"] = scales.bfloat16()
+            else:
+                network.float8[f"{own}_scale_inv"] = scales
 
 
 def write_float8(network: torch.nn.Module, block: tuple[int, int], folder: Path) -> None:
-    """The folder as DeepSeek-V3 and Qwen3-FP8 are published."""
+    """The folder as DeepSeek-V3 and Qwen3-FP8 are published, or, with a scale for each row, as
+    compressed-tensors writes it."""
     from safetensors.torch import save_file
 
     plain = {name: torch.from_numpy(a.copy()) for name, a in checkpoint_tensors(network).items()}
@@ -242,6 +252,15 @@ def write_float8(network: torch.nn.Module, block: tuple[int, int], folder: Path)
         "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
         "weight_block_size": list(block),
     }  # fmt: skip
+    if block[0] == 1:
+        config["quantization_config"] = {
+            "quant_method": "compressed-tensors", "format": "float-quantized",
+            "ignore": ["lm_head"], "config_groups": {"group_0": {
+                "targets": ["Linear"],
+                "weights": {
+                    "num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True},
+            }},
+        }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

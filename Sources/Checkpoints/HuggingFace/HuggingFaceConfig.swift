@@ -55,13 +55,38 @@ struct HuggingFaceConfig {
   }
 
   /// How weights are quantized: not at all, or to 8-bit floats with a scale for each block, as DeepSeek-V3 is
-  /// (arXiv 2412.19437, section 3.3).
+  /// (arXiv 2412.19437, section 3.3), or for each row, as the library compressed-tensors has it.
   private mutating func setQuantization() throws(CheckpointError) {
     guard let quantization = file.value["quantization_config"] else { return }
-    let method = quantization["quant_method"]?.string ?? "none"
-    guard method == "fp8" else {
-      throw file.invalid("quant_method", "'\(method)'", "'fp8' or none")
+    switch quantization["quant_method"]?.string ?? "none" {
+    case "fp8": try setBlocks(quantization)
+    case "compressed-tensors": try setRows(quantization)
+    case let method:
+      throw file.invalid("quant_method", "'\(method)'", "'fp8', 'compressed-tensors' or none")
     }
+  }
+
+  /// A scale for each row: a block of one row, and of more columns than there are.
+  private mutating func setRows(_ quantization: JSONValue) throws(CheckpointError) {
+    let format = quantization["format"]?.string ?? "none"
+    guard format == "float-quantized" else {
+      throw file.invalid("format", "'\(format)'", "'float-quantized'")
+    }
+    let weights = quantization["config_groups"]?["group_0"]?["weights"]
+    let found = (
+      weights?["num_bits"]?.integer, weights?["type"]?.string, weights?["strategy"]?.string
+    )
+    guard found == (8, "float", "channel"), quantization["config_groups"]?["group_1"] == nil else {
+      throw file.invalid(
+        "config_groups", "\(found.0 ?? 0) bits, \(found.1 ?? "no type"), \(found.2 ?? "no strategy")",
+        "one group of 8 bits, 'float', 'channel'")
+    }
+    weightBlock = (1, 1 << 24)
+    set(WeightBlock.rowsKey, 1)
+    set(WeightBlock.columnsKey, 1 << 24)
+  }
+
+  private mutating func setBlocks(_ quantization: JSONValue) throws(CheckpointError) {
     if let format = quantization["fmt"]?.string, format != "e4m3" {
       throw file.invalid("fmt", "'\(format)'", "'e4m3'")
     }

@@ -67,13 +67,13 @@ struct HuggingFaceTensors {
     for (name, experts) in parts { try stack(name, experts) }
   }
 
-  /// The ending of the scales of 8-bit floats, after the name of their weights.
-  private static let scaleEnding = "_scale_inv"
+  /// The endings of the scales of 8-bit floats, after the name of their weights.
+  private static let scaleEndings = ["_scale_inv", "_scale"]
 
   private mutating func add(_ tensor: TensorInfo, path: String) throws(CheckpointError) {
     let name = tensor.name
-    if name.hasSuffix(".weight" + Self.scaleEnding) {
-      return try addScales(tensor, of: String(name.dropLast(Self.scaleEnding.count)))
+    if let ending = Self.scaleEndings.first(where: { name.hasSuffix(".weight" + $0) }) {
+      return try addScales(tensor, of: String(name.dropLast(ending.count)))
     }
     if let own = Self.outside[name] {
       // It is there again, under its second name.
