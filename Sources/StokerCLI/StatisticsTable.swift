@@ -30,6 +30,9 @@ struct StatisticsTable {
         "time",
         "\(seconds(s.totalSeconds)): compute \(share(s.computeSeconds)), waiting for disk "
           + "\(share(s.diskWaitSeconds)), other \(share(s.otherSeconds))"
+          + (s.experts.verificationNanoseconds == 0
+            ? ""
+            : "; of these \(share(Double(s.experts.verificationNanoseconds) / 1e9)) comparing checksums")
       ),
       ("memory", "peak \(formatBytes(s.peakResidentByteCount)) of \(formatBytes(s.memoryBudget))"),
     ]

@@ -78,7 +78,8 @@ struct HuggingFaceConfig {
     )
     guard found == (8, "float", "channel"), quantization["config_groups"]?["group_1"] == nil else {
       throw file.invalid(
-        "config_groups", "\(found.0 ?? 0) bits, \(found.1 ?? "no type"), \(found.2 ?? "no strategy")",
+        "config_groups",
+        "\(found.0 ?? 0) bits, \(found.1 ?? "no type"), \(found.2 ?? "no strategy")",
         "one group of 8 bits, 'float', 'channel'")
     }
     weightBlock = (1, 1 << 24)
