@@ -116,6 +116,15 @@ static inline uint32_t load_u32(const void *p) {
   return v;
 }
 
+/// 1 sign, 4 exponent, 3 mantissa bits; no infinity (arXiv 2209.05433). As half precision, an eighth bit of
+/// exponent less and seven bits of mantissa more, it is the 256th part: `F8_UNIT` makes up for that.
+#define F8_UNIT 256.0f
+
+static inline uint16_t half_of_f8(uint8_t bits) {
+  const uint16_t magnitude = (uint16_t)((bits & 0x7f) << 7);
+  return (uint16_t)((bits & 0x80) << 8) | (magnitude == 0x7f << 7 ? 0x7e00 : magnitude);
+}
+
 static inline float float_from_bits(uint32_t bits) {
   float v;
   memcpy(&v, &bits, sizeof v);

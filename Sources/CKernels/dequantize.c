@@ -16,6 +16,9 @@ void ckernels_dequantize(uint32_t type, const void *blocks, float *out, size_t c
     case TYPE_BF16:
       for (size_t i = 0; i < count; i++) out[i] = float_from_bfloat(load_u16(p + 2 * i));
       return;
+    case TYPE_F8_E4M3:
+      for (size_t i = 0; i < count; i++) out[i] = float_from_half(half_of_f8(p[i])) * F8_UNIT;
+      return;
     default: break;
   }
   const bool adds_minimum = has_minimum(type);

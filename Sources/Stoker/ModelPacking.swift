@@ -45,7 +45,7 @@ public struct ModelPacking {
   /// - Parameters:
   ///   - file: the model to be packed.
   ///   - path: the file to write.
-  ///   - quantization: what experts of F32, F16 or BF16 become; nil: they stay as they are.
+  ///   - quantization: what experts of F32, F16, BF16 or FP8 become; nil: they stay as they are.
   ///   - denseQuantization: what matrices of these types become that every token uses (not norms, biases and
   ///     routers); nil: they stay.
   ///   - trace: how experts are used: those of each layer that it uses the most lie first.
@@ -58,6 +58,7 @@ public struct ModelPacking {
     options.quantization = quantization?.weights
     options.denseQuantization = denseQuantization?.weights
     options.uses = try trace.map { try Self.uses($0, layout: file.layout) }
+    options.weightBlock = file.description.weightBlock
     self.path = path
     packer = try Packer(
       Checkpoint.open(file.path, folders: file.folders), layout: file.layout, options: options,

@@ -17,7 +17,7 @@ struct Pack: ParsableCommand {
       other; they are GGUF, but only Stoker knows where their experts are.
 
       Without --quantize the weights, and so the output, stay the same to the bit. With it, \
-      experts of F32, F16 or BF16 are rounded to ggml's formats, by the least squared error; \
+      experts of F32, F16, BF16 or FP8 are rounded to ggml's formats, by the least squared error; \
       --quantize-dense does that with the matrices that every token uses.
 
       What is written before it is whole is kept as OUT.partial: the same command goes on with it, \
@@ -36,7 +36,7 @@ struct Pack: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "What experts of F32, F16 or BF16 become.",
+      "What experts of F32, F16, BF16 or FP8 become.",
       discussion:
         "One of \(ModelPacking.Quantization.allCases.map(\.rawValue).joined(separator: ", ")). Default: they stay.",
       valueName: "type"))

@@ -41,6 +41,34 @@ extension Kernels {
   }
 }
 
+/// The scales of weights that have them apart, and where some of these weights are in their matrix.
+package struct Scaling {
+  let scales: BlockScales
+  /// Values of a row of the matrix.
+  let columns: Int
+  /// The first of the weights, counted over the matrix.
+  let start: Int
+
+  package init(scales: BlockScales, columns: Int, start: Int) {
+    self.scales = scales
+    self.columns = columns
+    self.start = start
+  }
+
+  /// Multiplies `count` values, which begin at `first` of the weights, by their scales.
+  func scale(_ values: UnsafeMutablePointer<Float>, from first: Int, count: Int) {
+    var done = 0
+    while done < count {
+      let (row, column) = (start + first + done).quotientAndRemainder(dividingBy: columns)
+      let block = column / scales.columns
+      let end = min(count, done + min(columns, (block + 1) * scales.columns) - column)
+      let factor = scales.values[row / scales.rows * scales.stride + block]
+      for index in done..<end { values[index] *= factor }
+      done = end
+    }
+  }
+}
+
 /// Turns weights of a float type into quantized ones, on all threads of a pool.
 package final class WeightConversion {
   /// Values of one piece of the parallel loop: whole blocks of every type.
@@ -78,10 +106,13 @@ package final class WeightConversion {
   ///
   /// - Parameters:
   ///   - source: whole blocks of `type`.
+  ///   - scaling: of a type that has scales apart: these, and where in its matrix the source is.
   /// - Returns: the blocks, valid until the next call; nil if a value is not finite or too large.
   package func convert(
-    _ source: UnsafeRawBufferPointer, of type: ElementType, to quantization: WeightQuantization
+    _ source: UnsafeRawBufferPointer, of type: ElementType, to quantization: WeightQuantization,
+    scaling: Scaling? = nil
   ) -> UnsafeRawBufferPointer? {
+    precondition((scaling != nil) == type.hasScalesApart, "scales where there are none, or none")
     let count = source.count / type.blockByteCount * type.blockSize
     precondition(count <= capacity, "too many values at once")
     guard let base = source.baseAddress,
@@ -90,7 +121,9 @@ package final class WeightConversion {
     let pieces = (count + Self.pieceCount - 1) / Self.pieceCount
     failures.update(repeating: false)
     pool.run(
-      Work(conversion: self, source: base, type: type, quantization: quantization, count: count),
+      Work(
+        conversion: self, source: base, type: type, quantization: quantization, count: count,
+        scaling: scaling),
       chunkCount: pieces)
     guard !failures[..<pieces].contains(true) else { return nil }
     return UnsafeRawBufferPointer(rebasing: blocks[..<byteCount])
@@ -102,6 +135,7 @@ package final class WeightConversion {
     let type: ElementType
     let quantization: WeightQuantization
     let count: Int
+    let scaling: Scaling?
 
     static var body: WorkerPool.Body {
       { pointer, chunk, worker in
@@ -117,6 +151,7 @@ package final class WeightConversion {
       conversion.kernels.dequantize(
         type: type, blocks: source + first / type.blockSize * type.blockByteCount, count: count,
         into: values)
+      scaling?.scale(values, from: first, count: count)
       conversion.failures[piece] = !conversion.kernels.quantize(
         values, count: count, to: quantization,
         into: conversion.blocks.baseAddress! + first / target.blockSize * target.blockByteCount)

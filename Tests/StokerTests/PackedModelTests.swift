@@ -85,6 +85,48 @@ import Testing
     #expect(error > 0 && error < 0.01 * energy, "\(error / energy)")
   }
 
+  /// What becomes of 8-bit floats is what becomes of their values, which the GGUF file has.
+  @Test(arguments: ["tiny-qwen3moe-fp8", "tiny-deepseek3-fp8", "tiny-glm4moe-fp8"])
+  func eightBitFloatsAreQuantizedWithTheirScales(_ name: String) throws {
+    defer { finish() }
+    let values = folder.appendingPathComponent("values.gguf").path
+    for (path, target) in [(Fixtures.folder(name), packed), (Fixtures.tiny(name), values)] {
+      _ = try ModelPacking(
+        ModelFile(path: path), to: target, quantization: .q8_0, denseQuantization: .q8_0
+      ).write()
+    }
+    // And again, from the packed file that keeps them.
+    let kept = folder.appendingPathComponent("kept.gguf").path
+    _ = try ModelPacking(ModelFile(path: Fixtures.folder(name)), to: kept).write()
+    let again = folder.appendingPathComponent("again.gguf").path
+    _ = try ModelPacking(
+      ModelFile(path: kept), to: again, quantization: .q8_0, denseQuantization: .q8_0
+    ).write()
+    let reference = try Self.experts(values)
+    #expect(try Self.experts(packed) == reference)
+    #expect(try Self.experts(again) == reference)
+    for path in [packed, again] {
+      let file = try ModelFile(path: path)
+      #expect(try ModelPacking.verify(path).damaged.isEmpty)
+      #expect(try file.summary().expertGroups.map(\.gateType) == ["Q8_0"])
+      #expect(try output(file, options(file, share: 0)) == output(file, options(file, share: 1)))
+    }
+  }
+
+  /// The bytes of all experts, gate, up and down.
+  private static func experts(_ path: String) throws -> [Data] {
+    let layout = try ModelFile(path: path).layout
+    let bytes = try Data(contentsOf: URL(fileURLWithPath: path))
+    return (0..<layout.layerCount).flatMap { layer in
+      (0..<layout.expertCount).flatMap { expert -> [Data] in
+        let slices = layout.slices(layer: layer, expert: expert)
+        return [slices.gate, slices.up, slices.down].map {
+          Data(bytes[Int($0.offset)..<Int($0.offset) + $0.byteCount])
+        }
+      }
+    }
+  }
+
   @Test func aDamagedExpertIsToldWhenItIsRead() throws {
     defer { finish() }
     let source = try ModelFile(path: Fixtures.demo)

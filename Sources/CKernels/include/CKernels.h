@@ -70,7 +70,7 @@ void ckernels_matmul(
     float *_Nonnull const *_Nonnull outs, size_t tokens, const ckernels_scales *_Nullable scales);
 
 /// Expands `count` values (whole blocks, any alignment) to f32, with the bits that
-/// `gguf.quants.dequantize` of the Python package gguf gives.
+/// `gguf.quants.dequantize` of the Python package gguf gives; those of F8_E4M3 without their scales.
 void ckernels_dequantize(
     uint32_t type, const void *_Nonnull blocks, float *_Nonnull out, size_t count);
 

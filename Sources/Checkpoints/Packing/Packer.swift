@@ -1,4 +1,3 @@
-internal import DirectIO
 internal import FoundationEssentials
 package import Tensors
 
@@ -12,6 +11,8 @@ package struct Packer {
     package var denseQuantization: WeightQuantization?
     /// How often each expert was used, [layers][experts]: the most used lie first. Nil: by number.
     package var uses: [[Int]]?
+    /// The blocks of 8-bit floats, where the model has any.
+    package var weightBlock: WeightBlock?
 
     package init() {}
   }
@@ -30,27 +31,34 @@ package struct Packer {
   }
 
   /// A matrix or vector on its way into the file.
-  private struct Conversion {
+  struct Conversion {
     let name: String
     /// Where its bytes lie: in one piece, or those of a tensor in parts.
     let sources: [Piece]
     let type: ElementType
     /// The tensor, if it is in parts, which are put together in memory.
     var gathered: TensorInfo?
+    /// The scales, which are the first of the sources then, of 8-bit floats that are quantized further.
+    var scales: WeightScales?
     /// Nil: the bytes as they are.
     let quantization: WeightQuantization?
     /// Where it goes.
     var offset: UInt64
   }
 
-  /// Bytes written before they are made durable.
-  private static let commitByteCount = 64 << 20
+  /// Scales on their way to the weights that they belong to.
+  struct WeightScales {
+    let type: ElementType
+    let block: WeightBlock
+    /// Values of a row of the weights.
+    let columns: Int
+  }
 
-  private let checkpoint: Checkpoint
-  private let layout: ExpertLayout
-  private let header: HeaderEncoder
-  private let conversions: [Conversion]
-  private let recordByteCount: Int
+  let checkpoint: Checkpoint
+  let layout: ExpertLayout
+  let header: HeaderEncoder
+  let conversions: [Conversion]
+  let recordByteCount: Int
 
   /// The bytes of the file.
   package var byteCount: Int { Int(header.fileByteCount) }
@@ -63,7 +71,10 @@ package struct Packer {
     self.layout = layout
     var tensors = [GGUFWriter.Tensor(name: PackedFormat.checksumsName, type: .i32, shape: [1])]
     var conversions: [Conversion] = []
-    for tensor in layout.denseTensors {
+    // Scales of what is quantized further are of no use any more.
+    let dropped = Self.scalesToDrop(layout, options)
+    let kept = layout.denseTensors.filter { !dropped.contains($0.name) }
+    for tensor in kept {
       let wanted = tensor.isLargeMatrix ? options.denseQuantization : nil
       let whole = ExpertSlice(
         file: tensor.file, offset: tensor.offset, byteCount: tensor.byteCount)
@@ -71,7 +82,8 @@ package struct Packer {
         tensor.name, of: tensor.type, columns: tensor.shape[0],
         at: tensor.parts.isEmpty ? [whole] : tensor.parts,
         // What is quantized already stays, so that a mixed file can be packed.
-        to: Self.floats.contains(tensor.type) ? wanted : nil, checkpoint)
+        to: Self.canQuantize(tensor, options) ? wanted : nil, block: options.weightBlock,
+        checkpoint)
       if !tensor.parts.isEmpty { conversion.gathered = tensor }
       conversions.append(conversion)
       tensors.append(
@@ -99,7 +111,8 @@ package struct Packer {
         for ((name, type, columns), slice) in zip(matrices, [slices.gate, slices.up, slices.down]) {
           let conversion = try Self.conversion(
             "blk.\(layout.blocks[layer]).ffn_\(name)_exps.weight", of: type, columns: columns,
-            at: [slice], to: options.quantization, checkpoint)
+            at: [slice], expert: expert, to: options.quantization, block: options.weightBlock,
+            checkpoint)
           conversions.append(conversion)
           guard place == 0 else { continue }
           let target = conversion.quantization?.elementType ?? type
@@ -139,12 +152,12 @@ package struct Packer {
     }
     let offsets = header.tensorOffsets
     var next = 0
-    for index in layout.denseTensors.indices {
+    for index in kept.indices {
       conversions[next].offset = offsets[1 + index]
       next += 1
     }
     for (layer, record) in records.enumerated() {
-      let start = offsets[1 + layout.denseTensors.count + layer]
+      let start = offsets[1 + kept.count + layer]
       for place in 0..<layout.expertCount {
         for offset in record.offsets {
           conversions[next].offset = start + UInt64(place * record.byteCount + offset)
@@ -158,6 +171,31 @@ package struct Packer {
 
   /// The types that can be quantized.
   private static let floats: [ElementType] = [.f32, .f16, .bf16]
+
+  /// Whether a dense tensor is of a type that can be quantized: of 8-bit floats those in one piece.
+  private static func canQuantize(_ tensor: TensorInfo, _ options: Options) -> Bool {
+    floats.contains(tensor.type)
+      || tensor.type.hasScalesApart && tensor.parts.isEmpty && options.weightBlock != nil
+  }
+
+  /// The names of the scales whose weights are quantized further.
+  private static func scalesToDrop(_ layout: ExpertLayout, _ options: Options) -> Set<String> {
+    var names: Set<String> = []
+    if options.denseQuantization != nil {
+      for tensor in layout.denseTensors
+      where tensor.type.hasScalesApart && tensor.isLargeMatrix && canQuantize(tensor, options) {
+        names.insert(scaleName(of: tensor.name))
+      }
+    }
+    guard options.quantization != nil else { return names }
+    for (layer, block) in layout.blocks.enumerated() {
+      let shape = layout.shape(layer: layer)
+      for (name, type) in zip(
+        PackedFormat.stackNames(block: block), [shape.gateType, shape.upType, shape.downType])
+      where type.hasScalesApart { names.insert(scaleName(of: name)) }
+    }
+    return names
+  }
 
   /// Keys that say how the source lies in its own files.
   private static func isOfFile(_ key: String) -> Bool {
@@ -176,188 +214,49 @@ package struct Packer {
 
   private static func conversion(
     _ name: String, of type: ElementType, columns: Int, at slices: [ExpertSlice],
-    to quantization: WeightQuantization?, _ checkpoint: Checkpoint
+    expert: Int? = nil, to quantization: WeightQuantization?, block: WeightBlock?,
+    _ checkpoint: Checkpoint
   ) throws(PackingError) -> Conversion {
     let path = checkpoint.files[slices[0].file].path
     var wanted = quantization
     if wanted?.elementType == type { wanted = nil }
     if let wanted {
-      guard floats.contains(type) else {
+      guard floats.contains(type) || type.hasScalesApart && block != nil else {
         throw .alreadyQuantized(path: path, tensor: name, type: type)
       }
       guard columns.isMultiple(of: wanted.elementType.blockSize) else {
         throw .partialRows(path: path, tensor: name, columns: columns, type: wanted.elementType)
       }
     }
+    func piece(_ slice: ExpertSlice) -> Piece {
+      Piece(
+        file: slice.file, offset: slice.offset, byteCount: slice.byteCount, unit: unit(of: type))
+    }
+    var sources = slices.map(piece)
+    var scales: WeightScales?
+    if wanted != nil, type.hasScalesApart, let block,
+      let tensor = checkpoint.tensors[scaleName(of: name)]
+    {
+      scales = WeightScales(type: tensor.type, block: block, columns: columns)
+      sources.insert(piece(tensor.slice(expert: expert)), at: 0)
+    }
     return Conversion(
-      name: name,
-      sources: slices.map { slice in
-        Piece(
-          file: slice.file, offset: slice.offset, byteCount: slice.byteCount,
-          unit: Self.unit(of: type))
-      }, type: type, quantization: wanted, offset: 0)
-  }
-
-  /// Writes the file, in place of one at `path`, or goes on with what is left of an earlier run.
-  ///
-  /// - Parameters:
-  ///   - threadCount: threads that quantize, 1 to 256.
-  ///   - kernels: what they quantize with; every set writes the same bits.
-  ///   - progress: called with the bytes read so far and in all; it ends when false is returned.
-  /// - Throws: `PackingError`; what was written is kept, as `PATH.partial`.
-  package func write(
-    to path: String, threadCount: Int, kernels: Kernels = Kernels(set: .best),
-    progress: (_ done: Int, _ total: Int) -> Bool
-  ) throws(PackingError) -> Summary {
-    let target = try PackTarget(
-      path: path, header: header.bytes, byteCount: byteCount,
-      sumCount: PackedFormat.leadingSums + conversions.count)
-    if target.sumCount == 0 {
-      target.append(sum: header.bytes.withUnsafeBytes { kernels.checksum($0) })
-    }
-    let first = target.sumCount - PackedFormat.leadingSums
-    func sourceBytes(_ conversions: ArraySlice<Conversion>) -> Int {
-      conversions.reduce(0) { $0 + $1.sources.reduce(0) { $0 + $1.byteCount } }
-    }
-    let total = sourceBytes(conversions[...])
-    let resumed = sourceBytes(conversions[..<first])
-    var done = resumed
-    let pool: WorkerPool
-    do { pool = try WorkerPool(threadCount: threadCount) } catch { throw .threads(error) }
-    var output = Output(
-      target: target, kernels: kernels,
-      converter: WeightConversion(capacity: 1 << 22, kernels: kernels, pool: pool))
-    /// The conversion under way, and what has been put together of one in parts.
-    var current = first
-    var piecesLeft = first < conversions.count ? conversions[first].sources.count : 0
-    var gathered: [UInt8] = []
-    try reader().forEach(conversions[first...].flatMap { $0.sources }) {
-      part throws(PackingError) in
-      let conversion = conversions[current]
-      let bytes: UnsafeRawBufferPointer
-      switch part.bytes {
-      case .success(let read): bytes = read
-      case .failure(let error): throw .io(error)
-      }
-      done += bytes.count
-      if conversion.gathered == nil {
-        try write(bytes, of: conversion, from: part.start, to: &output)
-      } else {
-        gathered += bytes
-      }
-      if part.isLast { piecesLeft -= 1 }
-      if piecesLeft == 0 {
-        if let tensor = conversion.gathered {
-          try write(Self.ordered(gathered, of: tensor), of: conversion, to: &output)
-          gathered = []
-        }
-        target.append(sum: output.sum)
-        current += 1
-        if current < conversions.count { piecesLeft = conversions[current].sources.count }
-      }
-      if output.uncommitted >= Self.commitByteCount {
-        try target.commit()
-        output.uncommitted = 0
-      }
-      guard progress(done, total) else {
-        try target.commit()
-        throw .cancelled(path: path + ".partial")
-      }
-    }
-    try target.finish()
-    return Summary(
-      byteCount: byteCount, resumedByteCount: resumed,
-      expertCount: layout.layerCount * layout.expertCount, recordByteCount: recordByteCount,
-      unusedTensors: checkpoint.tensorOrder.count - layout.denseTensors.count
-        - 3 * layout.layerCount)
-  }
-
-  /// What has been written of the conversion under way.
-  private struct Output {
-    let target: PackTarget
-    let kernels: Kernels
-    let converter: WeightConversion
-    var sum: UInt32 = 0
-    var uncommitted = 0
-  }
-
-  /// Converts and writes bytes of a source from `start` on.
-  private func write(
-    _ source: UnsafeRawBufferPointer, of conversion: Conversion, from start: Int,
-    to output: inout Output
-  ) throws(PackingError) {
-    var bytes = source
-    var place = start
-    if let quantization = conversion.quantization {
-      guard
-        let blocks = output.converter.convert(bytes, of: conversion.type, to: quantization)
-      else {
-        throw .notFinite(
-          path: checkpoint.files[conversion.sources[0].file].path, tensor: conversion.name)
-      }
-      bytes = blocks
-      let type = quantization.elementType
-      place = start / conversion.type.blockByteCount / type.blockSize * type.blockByteCount
-    }
-    output.sum = output.kernels.checksum(bytes, after: start == 0 ? 0 : output.sum)
-    output.uncommitted += bytes.count
-    try output.target.write(bytes, at: conversion.offset + UInt64(place))
-  }
-
-  /// As above, of a whole source in memory.
-  private func write(
-    _ source: [UInt8], of conversion: Conversion, to output: inout Output
-  ) throws(PackingError) {
-    let step = (4 << 20) / Self.unit(of: conversion.type) * Self.unit(of: conversion.type)
-    var failure: PackingError?
-    source.withUnsafeBytes { bytes in
-      do throws(PackingError) {
-        for start in stride(from: 0, to: bytes.count, by: step) {
-          let part = bytes[start..<min(bytes.count, start + step)]
-          try write(.init(rebasing: part), of: conversion, from: start, to: &output)
-        }
-      } catch {
-        failure = error
-      }
-    }
-    if let failure { throw failure }
-  }
-
-  /// Bytes of whole blocks of every format.
-  private static func unit(of type: ElementType) -> Int {
-    256 / type.blockSize * type.blockByteCount
-  }
-
-  /// The bytes of a tensor whose parts are `bytes`, one after the other.
-  private static func ordered(_ bytes: [UInt8], of tensor: TensorInfo) -> [UInt8] {
-    guard tensor.isTransposed else { return bytes }
-    return [UInt8](unsafeUninitializedCapacity: bytes.count) { target, count in
-      count = bytes.count
-      bytes.withUnsafeBytes { source in
-        var start = 0
-        for part in tensor.parts {
-          tensor.copy(
-            part: .init(rebasing: source[start..<start + part.byteCount]),
-            to: UnsafeMutableRawPointer(target.baseAddress!) + start)
-          start += part.byteCount
-        }
-      }
-    }
-  }
-
-  private func reader() throws(PackingError) -> PieceReader {
-    do throws(IOError) {
-      return try PieceReader(
-        files: checkpoint.files.map { file throws(IOError) in
-          try DataFile(path: file.path, direct: .auto)
-        })
-    } catch {
-      throw .io(error)
-    }
+      name: name, sources: sources, type: type, scales: scales, quantization: wanted, offset: 0)
   }
 }
 
 extension TensorInfo {
+  /// Where the part of one expert lies; nil: of a tensor that is no stack.
+  fileprivate func slice(expert: Int?) -> ExpertSlice {
+    guard let expert else {
+      return ExpertSlice(file: file, offset: offset, byteCount: byteCount)
+    }
+    guard parts.isEmpty else { return parts[expert] }
+    let byteCount = byteCount / shape[shape.count - 1]
+    return ExpertSlice(
+      file: file, offset: offset + UInt64(expert * byteCount), byteCount: byteCount)
+  }
+
   /// Whether it is one of the matrices that take room: no norm, bias, router or sink.
   fileprivate var isLargeMatrix: Bool {
     shape.count > 1 && name.hasSuffix(".weight") && !name.contains("ffn_gate_inp")

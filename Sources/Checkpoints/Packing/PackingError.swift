@@ -33,7 +33,7 @@ extension PackingError: CustomStringConvertible {
     case .threads(let error): "\(error)"
     case .alreadyQuantized(let path, let tensor, let type):
       """
-      '\(path)': tensor '\(tensor)' is \(type) already; only F32, F16 and BF16 are quantized, so pack \
+      '\(path)': tensor '\(tensor)' is \(type) already; only F32, F16, BF16 and FP8 are quantized, so pack \
       it as it is, or take the checkpoint it was made from
       """
     case .partialRows(let path, let tensor, let columns, let type):
