@@ -3,19 +3,12 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "lanes.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-// Every function that takes 64-byte vectors is inlined, so no call passes one across an ABI.
-#pragma clang diagnostic ignored "-Wpsabi"
-
-// 16 lanes everywhere; the compiler splits them where registers are narrower.
-typedef float lanes __attribute__((vector_size(64)));
 typedef int32_t integers __attribute__((vector_size(64)));
-
-#define load16(pointer) ({ lanes loaded; memcpy(&loaded, (pointer), 64); loaded; })
-#define store16(pointer, value) ({ lanes stored = (value); memcpy((pointer), &stored, 64); })
 
 /// IEEE half to single without the compiler's run-time library.
 ALWAYS_INLINE float half_to_float(uint16_t half) {

@@ -5,11 +5,7 @@
 // Reductions keep 16 partial sums and add them in one fixed order, so a result never depends on how
 // tokens, heads or rows were handed to threads.
 
-ALWAYS_INLINE float SET(sum16)(lanes v) {
-  float s[8];
-  for (int i = 0; i < 8; i++) s[i] = v[i] + v[i + 8];
-  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-}
+#include "lanes_body.h"
 
 /// e^x to about 2 ulp: x = n ln2 + r, a degree-6 polynomial in r, then 2^n by its exponent bits
 /// (the scheme of Cephes' expf). NaN stays NaN, which the clamping alone would make a number.

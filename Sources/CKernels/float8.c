@@ -2,17 +2,10 @@
 // them): weight (r, c) is a byte times the scale of its block.
 #include "blocks.h"
 #include "kernels.h"
+#include "lanes.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-
-// Every function that takes 64-byte vectors is inlined, so no call passes one across an ABI.
-#pragma clang diagnostic ignored "-Wpsabi"
-
-typedef float lanes __attribute__((vector_size(64)));
-
-#define load16(pointer) ({ lanes loaded; memcpy(&loaded, (pointer), 64); loaded; })
-#define store16(pointer, value) ({ lanes stored = (value); memcpy((pointer), &stored, 64); })
 
 enum {
   /// Columns of a step; those of blocks and matrices are multiples of it.

@@ -1,11 +1,7 @@
 // Products of F8_E4M3, written once: float8.c includes this file in one section per instruction set, after the
 // section's `expand`. SET, BY_ROWS and BY_PANELS name its functions, PACKED_F32 is the product of expanded weights.
 
-ALWAYS_INLINE float SET(sum16)(lanes v) {
-  float s[8];
-  for (int i = 0; i < 8; i++) s[i] = v[i] + v[i + 8];
-  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-}
+#include "lanes_body.h"
 
 ALWAYS_INLINE void SET(by_rows)(int tokens, const matmul_task *task, size_t token) {
   const size_t block = task->scales->columns;

@@ -7,18 +7,12 @@
 
 #include "blocks.h"
 #include "kernels.h"
+#include "lanes.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 #pragma STDC FP_CONTRACT OFF
-// Every function that takes 64-byte vectors is inlined, so no call passes one across an ABI.
-#pragma clang diagnostic ignored "-Wpsabi"
-
-typedef float lanes __attribute__((vector_size(64)));
-
-#define load16(pointer) ({ lanes loaded; memcpy(&loaded, (pointer), 64); loaded; })
-#define store16(pointer, value) ({ lanes stored = (value); memcpy((pointer), &stored, 64); })
 
 /// `x` as half precision keeps it.
 static float half_rounded(float x, uint16_t *half) {

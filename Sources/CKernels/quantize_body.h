@@ -5,11 +5,7 @@
 // squares), and keeps the candidate with the least squared error; scales of blocks of groups are then
 // rounded, and the neighbours of every rounded one tried.
 
-ALWAYS_INLINE float SET(sum16)(lanes v) {
-  float s[8];
-  for (int i = 0; i < 8; i++) s[i] = v[i] + v[i + 8];
-  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-}
+#include "lanes_body.h"
 
 /// Rounded to even, for magnitudes below 2^22, and clamped.
 ALWAYS_INLINE lanes SET(quants)(lanes x, float low, float high) {

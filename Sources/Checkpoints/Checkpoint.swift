@@ -17,56 +17,26 @@ package struct Checkpoint: MetadataSource, Sendable {
   /// The path that was opened; of a split checkpoint, any of its files; a folder, if it is one.
   package let path: String
   /// The files, in the order of the split, then the copies of any on other drives.
-  package let files: [File]
+  package private(set) var files: [File]
   /// The copies of each file, itself among them.
-  private let copies: [[Int]]
+  private var copies: [[Int]]
   /// The bytes of all files.
   package let byteCount: UInt64
   /// The GGUF version of the first file; nil for a folder.
   package let version: UInt32?
   /// Whether rows of queries and keys are in the order in which Hugging Face has them, not in that which GGUF
   /// converters make of it for some architectures.
-  let isAsTrained: Bool
+  private(set) var isAsTrained: Bool
   /// The metadata of all files; `split.no` and `general.alignment` are the first file's.
   package let metadata: [String: MetadataValue]
   /// The tensors by name.
-  package let tensors: [String: TensorInfo]
-  /// The same checkpoint with the copies that its files have in other folders.
-  private init(_ other: Checkpoint, folders: CheckpointFolders) throws(CheckpointError) {
-    let headers = other.files.indices.map { file in
-      other.tensors.values.lazy.filter { $0.file == file }.map(\.offset).min() ?? 0
-    }
-    var files = other.files
-    var copies = files.indices.map { [$0] }
-    for (index, found) in try folders.copies(of: other.files, headers: headers).enumerated() {
-      copies[index] += files.count..<files.count + found.count
-      files += found
-    }
-    path = other.path
-    self.files = files
-    self.copies = copies
-    byteCount = other.byteCount
-    version = other.version
-    isAsTrained = other.isAsTrained
-    metadata = other.metadata
-    tensors = other.tensors
-    stacks = other.stacks
-    packed = other.packed
-    tensorOrder = other.tensorOrder
-  }
-
-  /// The files, copies apart.
-  package var fileCount: Int { copies.count }
-
-  /// The n-th of the copies of a file, counted round.
-  func copy(_ number: Int, of file: Int) -> Int { copies[file][number % copies[file].count] }
-
+  package private(set) var tensors: [String: TensorInfo]
   /// The names of the tensors, by file and offset.
-  package let tensorOrder: [String]
+  package private(set) var tensorOrder: [String]
   /// Where each expert lies of those stacks that lie scattered; of the others one follows the other.
-  let stacks: [String: [ExpertSlice]]
+  private(set) var stacks: [String: [ExpertSlice]]
   /// Where a packed file has its checksums; nil for any other checkpoint.
-  package let packed: PackedLayout?
+  package private(set) var packed: PackedLayout?
 
   /// Reads the headers of the checkpoint at `path`; any file of a split one finds the others.
   ///
@@ -84,7 +54,7 @@ package struct Checkpoint: MetadataSource, Sendable {
       } else {
         try openGGUF(path, others: folders).unpacked()
       }
-    return folders.paths.isEmpty ? checkpoint : try Checkpoint(checkpoint, folders: folders)
+    return folders.paths.isEmpty ? checkpoint : try checkpoint.copied(in: folders)
   }
 
   private static func openGGUF(
@@ -167,30 +137,45 @@ package struct Checkpoint: MetadataSource, Sendable {
     tensorOrder = Self.order(tensors.tensors)
   }
 
-  /// The packed file `other`, its records taken for stacks.
-  init(
-    _ other: Checkpoint, tensors: [String: TensorInfo], stacks: [String: [ExpertSlice]],
-    packed: PackedLayout, isAsTrained: Bool
-  ) {
-    path = other.path
-    files = other.files
-    copies = other.copies
-    byteCount = other.byteCount
-    version = other.version
-    self.isAsTrained = isAsTrained
-    metadata = other.metadata
-    self.tensors = tensors
-    self.stacks = stacks
-    self.packed = packed
-    tensorOrder = Self.order(tensors)
-  }
-
   /// The names of the tensors, by file and offset.
   private static func order(_ tensors: [String: TensorInfo]) -> [String] {
     tensors.values.sorted {
       ($0.file, $0.offset, $0.name) < ($1.file, $1.offset, $1.name)
     }.map(\.name)
   }
+
+  /// The same checkpoint with the records of a packed file taken for stacks.
+  func replacing(
+    tensors: [String: TensorInfo], stacks: [String: [ExpertSlice]], packed: PackedLayout,
+    isAsTrained: Bool
+  ) -> Checkpoint {
+    var result = self
+    result.tensors = tensors
+    result.stacks = stacks
+    result.packed = packed
+    result.isAsTrained = isAsTrained
+    result.tensorOrder = Self.order(tensors)
+    return result
+  }
+
+  /// The same checkpoint with the copies that its files have in other folders.
+  private func copied(in folders: CheckpointFolders) throws(CheckpointError) -> Checkpoint {
+    let headers = files.indices.map { file in
+      tensors.values.lazy.filter { $0.file == file }.map(\.offset).min() ?? 0
+    }
+    var result = self
+    for (index, found) in try folders.copies(of: files, headers: headers).enumerated() {
+      result.copies[index] += result.files.count..<result.files.count + found.count
+      result.files += found
+    }
+    return result
+  }
+
+  /// The files, copies apart.
+  package var fileCount: Int { copies.count }
+
+  /// The n-th of the copies of a file, counted round.
+  func copy(_ number: Int, of file: Int) -> Int { copies[file][number % copies[file].count] }
 
   /// The bytes of all files, so that sums of tensors' bytes cannot overflow: sparse files may claim any size.
   private static func sum(

@@ -62,6 +62,9 @@ package struct ExpertSlices: Sendable, Hashable {
   /// Down, [feed-forward, hidden] in GGML's order.
   package let down: ExpertSlice
 
+  /// Gate, up and down.
+  var all: [ExpertSlice] { [gate, up, down] }
+
   package init(gate: ExpertSlice, up: ExpertSlice, down: ExpertSlice) {
     self.gate = gate
     self.up = up

@@ -60,7 +60,9 @@ public struct ExpertSource: Sendable {
     var byteCounts: [Int] = []
     for (index, type) in [types.gate, types.up, types.down].enumerated() {
       guard type.isComputable else {
-        throw .argument(name: "the type \(type)", found: index, expected: "one with kernels")
+        throw .argument(
+          name: "the type of the \(ExpertMatrix.allCases[index]) matrices (\(type))",
+          found: Int(type.rawValue), expected: "that of a type that isComputable")
       }
       guard (1...1 << 24).contains(columns[index]), (1...1 << 24).contains(rows[index]),
         let row = type.byteCount(valueCount: columns[index]),

@@ -82,10 +82,7 @@ struct HuggingFaceTensors {
     }
     // ERNIE's blocks that predict further tokens.
     if config.architecture == .ernie, name.hasPrefix("model.mtp_") { return }
-    let words = name.split(separator: ".", maxSplits: 3)
-    guard words.count == 4, words[0] == "model", words[1] == "layers", let layer = Int(words[2])
-    else { return try put(tensor, as: name) }
-    let rest = String(words[3])
+    guard let (layer, rest) = Self.layer(of: name) else { return try put(tensor, as: name) }
     let traits = ArchitectureTraits(config.architecture)
     if layer >= config.layerCount, traits.mayPredictFurther { return }
     let prefix = "blk.\(layer)."
@@ -122,38 +119,51 @@ struct HuggingFaceTensors {
         parts["\(prefix)ffn_down_exps.weight", default: [:]][expert] = matrix
       }
     default:
-      let parts = rest.split(separator: ".", maxSplits: 3)
-      guard parts.count == 4, parts[0] == "mlp" || parts[0] == "block_sparse_moe",
-        parts[1] == "experts", let expert = Int(parts[2]),
-        let matrix = Self.ofExpert[String(parts[3])], (0..<65_536).contains(expert)
-      else { return try put(tensor, as: name) }
-      self.parts["\(prefix)ffn_\(matrix)_exps.weight", default: [:]][expert] = tensor
+      guard let (expert, matrix) = Self.expert(of: rest) else { return try put(tensor, as: name) }
+      parts["\(prefix)ffn_\(matrix)_exps.weight", default: [:]][expert] = tensor
     }
+  }
+
+  /// The layer that a name is of, and what follows in the name.
+  private static func layer(of name: String) -> (layer: Int, rest: String)? {
+    let words = name.split(separator: ".", maxSplits: 3)
+    guard words.count == 4, words[0] == "model", words[1] == "layers", let layer = Int(words[2])
+    else { return nil }
+    return (layer, String(words[3]))
+  }
+
+  /// The expert that a name within a layer is of, and its matrix as GGUF calls it.
+  private static func expert(of rest: String) -> (expert: Int, matrix: String)? {
+    let words = rest.split(separator: ".", maxSplits: 3)
+    guard words.count == 4, words[0] == "mlp" || words[0] == "block_sparse_moe",
+      words[1] == "experts", let expert = Int(words[2]), (0..<65_536).contains(expert),
+      let matrix = ofExpert[String(words[3])]
+    else { return nil }
+    return (expert, matrix)
   }
 
   /// Adds the scales of `weights`, as `.scale` after the name that these have in GGUF.
   private mutating func addScales(
     _ tensor: TensorInfo, of weights: String
   ) throws(CheckpointError) {
-    let words = weights.split(separator: ".", maxSplits: 3)
-    guard words.count == 4, words[0] == "model", words[1] == "layers", let layer = Int(words[2])
-    else { return try put(tensor, as: tensor.name) }
+    guard let (layer, rest) = Self.layer(of: weights) else {
+      return try put(tensor, as: tensor.name)
+    }
     if layer >= config.layerCount, ArchitectureTraits(config.architecture).mayPredictFurther {
       return
     }
-    if words[3] == "self_attn.kv_b_proj.weight", let block = config.weightBlock {
+    if rest == "self_attn.kv_b_proj.weight", let block = config.weightBlock {
       return try split(
         tensor, prefix: "blk.\(layer).", ending: "scale", block: block,
         path: files[tensor.file].path)
     }
-    if let own = Self.ofLayer[String(words[3])], own.hasSuffix(".weight") {
+    if let own = Self.ofLayer[rest], own.hasSuffix(".weight") {
       return try put(tensor, as: "blk.\(layer).\(scaleName(of: own))")
     }
-    let parts = words[3].split(separator: ".", maxSplits: 3)
-    guard parts.count == 4, parts[0] == "mlp", parts[1] == "experts", let expert = Int(parts[2]),
-      let matrix = Self.ofExpert[String(parts[3])], (0..<65_536).contains(expert)
-    else { return try put(tensor, as: tensor.name) }
-    self.parts["blk.\(layer).ffn_\(matrix)_exps.scale", default: [:]][expert] = tensor
+    guard let (expert, matrix) = Self.expert(of: rest) else {
+      return try put(tensor, as: tensor.name)
+    }
+    parts["blk.\(layer).ffn_\(matrix)_exps.scale", default: [:]][expert] = tensor
   }
 
   /// Takes the matrix that makes keys and values of compressed rows, [heads * (plain + values), rank], or its

@@ -35,8 +35,8 @@ extension Checkpoint {
       throw .wrongShape(
         path: path, tensor: checksums.name, found: checksums.shape, expected: [layout.sumCount])
     }
-    return Checkpoint(
-      self, tensors: tensors, stacks: stacks, packed: layout,
+    return replacing(
+      tensors: tensors, stacks: stacks, packed: layout,
       isAsTrained: try boolIfPresent(PackedFormat.asTrainedKey) ?? false)
   }
 }

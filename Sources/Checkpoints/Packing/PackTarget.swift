@@ -15,7 +15,6 @@ final class PackTarget {
   private var sums: [UInt32]
   private var committed = 0
   private let sumsOffset: Int
-  private let byteCount: Int
 
   /// Opens or makes the partial file.
   ///
@@ -34,7 +33,6 @@ final class PackTarget {
     self.partialPath = partialPath
     self.descriptor = descriptor
     self.header = header
-    self.byteCount = byteCount
     sumsOffset = header.count
     sums = Array(repeating: 0, count: sumCount)
     // From here on `deinit` closes the file.
@@ -51,7 +49,6 @@ final class PackTarget {
     if status.st_size == 0 {
       try write(header, at: 0)
       guard ftruncate(descriptor, off_t(byteCount)) == 0 else { throw failure("set the size of") }
-      sums[0] = 0
     } else {
       try resume()
     }
@@ -65,10 +62,9 @@ final class PackTarget {
     guard try read(&found, at: 0), found == header else { throw .otherRemains(path: partialPath) }
     var bytes = [UInt8](repeating: 0, count: 4 * sums.count)
     guard try read(&bytes, at: sumsOffset) else { throw .otherRemains(path: partialPath) }
-    for index in sums.indices {
-      sums[index] = bytes[4 * index..<4 * index + 4].reversed().reduce(0) { $0 << 8 | UInt32($1) }
-    }
-    guard sums[0] <= sums.count else { throw .otherRemains(path: partialPath) }
+    sums = PackedFormat.sums(bytes)
+    // The number of sums is one of them, and is not written without that of the header.
+    guard sums[0] <= sums.count, sums[0] != 1 else { throw .otherRemains(path: partialPath) }
     sumCount = Int(sums[0])
     committed = sumCount
   }

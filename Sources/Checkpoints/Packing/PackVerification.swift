@@ -33,7 +33,7 @@ package struct PackVerification: Sendable, Hashable {
     for (layer, experts) in packed.order.enumerated() {
       for expert in experts {
         let slices = layout.slices(layer: layer, expert: expert)
-        for (name, slice) in zip(["gate", "up", "down"], [slices.gate, slices.up, slices.down]) {
+        for (name, slice) in zip(["gate", "up", "down"], slices.all) {
           pieces.append(
             Piece(file: slice.file, offset: slice.offset, byteCount: slice.byteCount, unit: 4096))
           names.append(
@@ -46,16 +46,7 @@ package struct PackVerification: Sendable, Hashable {
     var sum: UInt32 = 0
     var unreadable: IOError?
     var damaged: [String] = []
-    let reader: PieceReader
-    do throws(IOError) {
-      reader = try PieceReader(
-        files: checkpoint.files.map { file throws(IOError) in
-          try DataFile(path: file.path, direct: .auto)
-        })
-    } catch {
-      throw .io(error)
-    }
-    try reader.forEach(pieces) { part throws(PackingError) in
+    try PieceReader(checkpoint.files).forEach(pieces) { part throws(PackingError) in
       if part.start == 0 { (sum, unreadable) = (0, nil) }
       switch part.bytes {
       case .success(let bytes):
@@ -92,19 +83,13 @@ package struct PackedChecksums: Sendable {
     let piece = Piece(
       file: packed.checksums.file, offset: packed.checksums.offset,
       byteCount: packed.checksums.byteCount, unit: 4096)
-    do throws(IOError) {
-      let files = try files.map { file throws(IOError) in
-        try DataFile(path: file.path, direct: .off)
+    try PieceReader(files, direct: .off).forEach([piece]) { part throws(PackingError) in
+      switch part.bytes {
+      case .success(let read): bytes += read
+      case .failure(let error): throw .io(error)
       }
-      try PieceReader(files: files).forEach([piece]) { part throws(IOError) in
-        bytes += try part.bytes.get()
-      }
-    } catch {
-      throw .io(error)
     }
-    let numbers = stride(from: 0, to: bytes.count, by: 4).map { index in
-      bytes[index..<index + 4].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
-    }
+    let numbers = PackedFormat.sums(bytes)
     guard numbers[0] == numbers.count else {
       throw .checkpoint(
         .invalidValue(

@@ -31,6 +31,13 @@ enum PackedFormat {
   /// Sums before those of tensors: their number, and that of the header.
   static let leadingSums = 2
 
+  /// The numbers that `bytes`, little-endian, are.
+  static func sums(_ bytes: [UInt8]) -> [UInt32] {
+    stride(from: 0, to: bytes.count, by: 4).map { index in
+      bytes[index..<index + 4].reversed().reduce(0) { $0 << 8 | UInt32($1) }
+    }
+  }
+
   static func recordsName(block: Int) -> String { "blk.\(block).experts" }
 
   static func stackNames(block: Int) -> [String] {

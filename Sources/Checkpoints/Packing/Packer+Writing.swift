@@ -1,4 +1,3 @@
-internal import DirectIO
 package import Tensors
 
 extension Packer {
@@ -38,7 +37,7 @@ extension Packer {
     var current = first
     var piecesLeft = first < conversions.count ? conversions[first].sources.count : 0
     var gathered: [UInt8] = []
-    try reader().forEach(conversions[first...].flatMap { $0.sources }) {
+    try PieceReader(checkpoint.files).forEach(conversions[first...].flatMap { $0.sources }) {
       part throws(PackingError) in
       let conversion = conversions[current]
       let bytes: UnsafeRawBufferPointer
@@ -47,19 +46,19 @@ extension Packer {
       case .failure(let error): throw .io(error)
       }
       done += bytes.count
-      if conversion.gathered == nil, conversion.scales == nil {
+      let isWhole = conversion.gathered == nil && conversion.scales == nil
+      if isWhole {
         try write(bytes, of: conversion, from: part.start, to: &output)
       } else {
         gathered += bytes
       }
       if part.isLast { piecesLeft -= 1 }
       if piecesLeft == 0 {
-        if let scales = conversion.scales {
-          try write(gathered, of: conversion, scales, to: &output)
-        } else if let tensor = conversion.gathered {
-          try write(Self.ordered(gathered, of: tensor), of: conversion, to: &output)
+        if !isWhole {
+          if let tensor = conversion.gathered { gathered = Self.ordered(gathered, of: tensor) }
+          try write(gathered, of: conversion, to: &output)
+          gathered = []
         }
-        gathered = []
         target.append(sum: output.sum)
         current += 1
         if current < conversions.count { piecesLeft = conversions[current].sources.count }
@@ -114,45 +113,32 @@ extension Packer {
     try output.target.write(bytes, at: conversion.offset + UInt64(place))
   }
 
-  /// As above, of a whole source in memory.
+  /// As above, of a whole source in memory; of 8-bit floats that are quantized, the scales come first.
   private func write(
     _ source: [UInt8], of conversion: Conversion, to output: inout Output
   ) throws(PackingError) {
-    let step = (4 << 20) / Self.unit(of: conversion.type) * Self.unit(of: conversion.type)
+    let scaleByteCount = conversion.scales == nil ? 0 : conversion.sources[0].byteCount
+    var scales: [Float] = []
     var failure: PackingError?
     source.withUnsafeBytes { bytes in
-      do throws(PackingError) {
-        for start in stride(from: 0, to: bytes.count, by: step) {
-          let part = bytes[start..<min(bytes.count, start + step)]
-          try write(.init(rebasing: part), of: conversion, from: start, to: &output)
-        }
-      } catch {
-        failure = error
+      if let own = conversion.scales, let base = bytes.baseAddress {
+        let count = scaleByteCount / own.type.blockByteCount
+        scales = Array(repeating: 0, count: count)
+        output.kernels.dequantize(type: own.type, blocks: base, count: count, into: &scales)
       }
-    }
-    if let failure { throw failure }
-  }
-
-  /// As above, of scales and weights, one after the other in memory.
-  private func write(
-    _ source: [UInt8], of conversion: Conversion, _ scales: WeightScales, to output: inout Output
-  ) throws(PackingError) {
-    let count = conversion.sources[0].byteCount / scales.type.blockByteCount
-    var factors = [Float](repeating: 0, count: count)
-    var failure: PackingError?
-    source.withUnsafeBytes { bytes in
-      output.kernels.dequantize(
-        type: scales.type, blocks: bytes.baseAddress!, count: count, into: &factors)
-      let weights = UnsafeRawBufferPointer(rebasing: bytes[conversion.sources[0].byteCount...])
-      factors.withUnsafeBufferPointer { factors in
+      let weights = UnsafeRawBufferPointer(rebasing: bytes[scaleByteCount...])
+      let step = (4 << 20) / Self.unit(of: conversion.type) * Self.unit(of: conversion.type)
+      scales.withUnsafeBufferPointer { scales in
         do throws(PackingError) {
-          for start in stride(from: 0, to: weights.count, by: 1 << 22) {
-            let part = weights[start..<min(weights.count, start + 1 << 22)]
+          for start in stride(from: 0, to: weights.count, by: step) {
+            let part = weights[start..<min(weights.count, start + step)]
             try write(
               .init(rebasing: part), of: conversion, from: start,
-              scaling: Scaling(
-                scales: scales.block.scales(factors.baseAddress!, columns: scales.columns),
-                columns: scales.columns, start: start), to: &output)
+              scaling: conversion.scales.map { own in
+                Scaling(
+                  scales: own.block.scales(scales.baseAddress!, columns: own.columns),
+                  columns: own.columns, start: start)
+              }, to: &output)
           }
         } catch {
           failure = error
@@ -181,17 +167,6 @@ extension Packer {
           start += part.byteCount
         }
       }
-    }
-  }
-
-  private func reader() throws(PackingError) -> PieceReader {
-    do throws(IOError) {
-      return try PieceReader(
-        files: checkpoint.files.map { file throws(IOError) in
-          try DataFile(path: file.path, direct: .auto)
-        })
-    } catch {
-      throw .io(error)
     }
   }
 }

@@ -108,7 +108,7 @@ package struct Packer {
       var byteCounts: [Int] = []
       for (place, expert) in order[layer].enumerated() {
         let slices = layout.slices(layer: layer, expert: expert)
-        for ((name, type, columns), slice) in zip(matrices, [slices.gate, slices.up, slices.down]) {
+        for ((name, type, columns), slice) in zip(matrices, slices.all) {
           let conversion = try Self.conversion(
             "blk.\(layout.blocks[layer]).ffn_\(name)_exps.weight", of: type, columns: columns,
             at: [slice], expert: expert, to: options.quantization, block: options.weightBlock,

@@ -43,12 +43,18 @@ final class PieceReader {
   private let memory: Arena
   private let engine: any ReadEngine
 
-  /// - Throws: `IOError`.
-  init(files: [DataFile]) throws(IOError) {
-    self.files = files
-    memory = try Arena(byteCount: Self.memoryByteCount)
-    engine = try makeReadEngine(
-      kind: .auto, files: files, arenas: [memory], capacity: Self.partCount)
+  /// - Throws: `PackingError.io`.
+  init(_ files: [Checkpoint.File], direct: DirectPolicy = .auto) throws(PackingError) {
+    do throws(IOError) {
+      self.files = try files.map { file throws(IOError) in
+        try DataFile(path: file.path, direct: direct)
+      }
+      memory = try Arena(byteCount: Self.memoryByteCount)
+      engine = try makeReadEngine(
+        kind: .auto, files: self.files, arenas: [memory], capacity: Self.partCount)
+    } catch {
+      throw .io(error)
+    }
   }
 
   deinit { engine.drain() }
