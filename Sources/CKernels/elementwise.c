@@ -1,4 +1,4 @@
-// RMS norm, SwiGLU, softmax and attention of one head, once per instruction set.
+// Norms, SwiGLU, softmax, attention of one head and the gated delta rule, once per instruction set.
 #include <math.h>
 #include <string.h>
 
@@ -56,6 +56,7 @@ ALWAYS_INLINE lanes load_half16_portable(const uint16_t *source) {
 }
 #define LOAD_HALF16 load_half16_portable
 #include "elementwise_body.h"
+#include "delta_body.h"
 #undef LOAD_HALF16
 #undef SET
 
@@ -70,6 +71,7 @@ ALWAYS_INLINE lanes load_half16_avx2(const uint16_t *source) {
 #define SET(name) name##_avx2
 #define LOAD_HALF16 load_half16_avx2
 #include "elementwise_body.h"
+#include "delta_body.h"
 #undef LOAD_HALF16
 #undef SET
 #pragma clang attribute pop
@@ -82,6 +84,7 @@ ALWAYS_INLINE lanes load_half16_avx512(const uint16_t *source) {
 #define SET(name) name##_avx512
 #define LOAD_HALF16 load_half16_avx512
 #include "elementwise_body.h"
+#include "delta_body.h"
 #undef LOAD_HALF16
 #undef SET
 #pragma clang attribute pop
@@ -99,6 +102,27 @@ ALWAYS_INLINE lanes load_half16_avx512(const uint16_t *source) {
 void ckernels_rms_norm(
     ckernels_set set, const float *x, const float *weight, float *out, size_t n, float epsilon) {
   DISPATCH(set, rms_norm, x, weight, out, n, epsilon)
+}
+
+void ckernels_layer_norm(
+    ckernels_set set, const float *x, const float *weight, const float *bias, float *out, size_t n,
+    float epsilon) {
+  DISPATCH(set, layer_norm, x, weight, bias, out, n, epsilon)
+}
+
+void ckernels_sigmoid_multiply(
+    ckernels_set set, const float *gate, const float *up, float *out, size_t n) {
+  DISPATCH(set, sigmoid_multiply, gate, up, out, n)
+}
+
+void ckernels_convolve(
+    ckernels_set set, const float *const *rows, const float *taps, size_t width, float *out,
+    size_t n) {
+  DISPATCH(set, convolve, rows, taps, width, out, n)
+}
+
+void ckernels_delta(ckernels_set set, const ckernels_delta_step *step) {
+  DISPATCH(set, delta, step)
 }
 
 void ckernels_silu_multiply(

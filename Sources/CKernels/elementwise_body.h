@@ -41,21 +41,51 @@ static void SET(rms_norm)(const float *x, const float *weight, float *out, size_
   for (i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
 }
 
-static void SET(silu_multiply)(const float *gate, const float *up, float *out, size_t n) {
+static void SET(layer_norm)(
+    const float *x, const float *weight, const float *bias, float *out, size_t n, float epsilon) {
+  lanes sums = {};
   size_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    lanes g = load16(gate + i);
-    lanes value = g / (SET(exp16)(-g) + 1.0f) * load16(up + i);
-    store16(out + i, value);
+  for (; i + 16 <= n; i += 16) sums += load16(x + i);
+  float sum = SET(sum16)(sums);
+  for (; i < n; i++) sum += x[i];
+  const float mean = sum / (float)n;
+  lanes squares = {};
+  for (i = 0; i + 16 <= n; i += 16) {
+    const lanes v = load16(x + i) - mean;
+    squares += v * v;
   }
+  float square = SET(sum16)(squares);
+  for (; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
+  const float scale = 1.0f / sqrtf(square / (float)n + epsilon);
+  for (i = 0; i < n; i++) out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}
+
+/// up * gate * sigmoid(gate), or without the second factor.
+ALWAYS_INLINE lanes SET(gated16)(lanes gate, lanes up, bool linear) {
+  const lanes numerator = linear ? gate : (lanes){} + 1.0f;
+  return numerator / (SET(exp16)(-gate) + 1.0f) * up;
+}
+
+ALWAYS_INLINE void SET(gated)(
+    const float *gate, const float *up, float *out, size_t n, bool linear) {
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    store16(out + i, SET(gated16)(load16(gate + i), load16(up + i), linear));
   if (i < n) {
     float g[16] = {0}, u[16] = {0}, o[16];
     memcpy(g, gate + i, (n - i) * sizeof(float));
     memcpy(u, up + i, (n - i) * sizeof(float));
-    lanes v = load16(g);
-    store16(o, v / (SET(exp16)(-v) + 1.0f) * load16(u));
+    store16(o, SET(gated16)(load16(g), load16(u), linear));
     memcpy(out + i, o, (n - i) * sizeof(float));
   }
+}
+
+static void SET(silu_multiply)(const float *gate, const float *up, float *out, size_t n) {
+  SET(gated)(gate, up, out, n, true);
+}
+
+static void SET(sigmoid_multiply)(const float *gate, const float *up, float *out, size_t n) {
+  SET(gated)(gate, up, out, n, false);
 }
 
 /// x, or `limit` where x is larger; NaN stays NaN.

@@ -1,8 +1,8 @@
 package import Tensors
 
 /// The architectures that can be run, by the names that GGUF has for them. All are decoders whose layers
-/// have attention with grouped heads and rotary positions, then a mixture of experts; the first layers of
-/// some have one network for all tokens instead.
+/// have attention with grouped heads and rotary positions, or in its place a recurrent state, then a mixture of
+/// experts; the first layers of some have one network for all tokens instead.
 package enum Architecture: String, CaseIterable, Sendable {
   /// OLMoE (arXiv 2409.02060).
   case olmoe
@@ -22,6 +22,20 @@ package enum Architecture: String, CaseIterable, Sendable {
   case gptOSS = "gpt-oss"
   /// DeepSeek-V2 and V2-Lite (arXiv 2405.04434), DeepSeek-V3 and R1 (arXiv 2412.19437), Kimi-K2.
   case deepSeek2 = "deepseek2"
+  /// Phi-3.5-MoE (arXiv 2404.14219, 2409.12136).
+  case phimoe
+  /// Qwen3-Next.
+  case qwen3next
+  /// Qwen3.5-MoE.
+  case qwen35moe
+}
+
+/// What activations are normalised by before attention and experts.
+package enum StateNorm: Sendable, Equatable {
+  /// The root of their mean square (arXiv 1910.07467).
+  case rms
+  /// Mean and deviation, with a bias (arXiv 1607.06450).
+  case layer
 }
 
 /// What the RMS norm of queries and keys runs over.
@@ -47,6 +61,10 @@ package struct RouterRule: Sendable, Equatable {
     case softmax
     /// Each score by itself (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
     case sigmoid
+    /// One expert after the other, each weighed by a softmax over those that are not far below it, without
+    /// those chosen before (SparseMixer, arXiv 2409.12136): scores whose distance to the best is more than
+    /// `threshold` of the larger of that and their own size count for nothing.
+    case sparseMixer(threshold: Float)
   }
 
   package var gating = Gating.softmax
@@ -82,8 +100,24 @@ package struct ArchitectureTraits: Sendable {
   package private(set) var gatesSharedExpert = false
   /// Whether blocks after the last layer may predict further tokens; they are not used.
   package private(set) var mayPredictFurther = false
-  /// Whether the output projection of attention, the router and the experts have biases.
-  package private(set) var hasOtherBiases = false
+  /// What states are normalised by.
+  package private(set) var stateNorm = StateNorm.rms
+  /// Whether the weights of norms are stored less one, but in GGUF, and decay rates by their logarithm.
+  package private(set) var centresNorms = false
+  /// Whether the output projection of attention has a bias: always, never, or where its tensor is (nil).
+  package private(set) var hasOutputBias: Bool? = false
+  /// Whether the projection to the vocabulary has a bias, where its tensor is.
+  package private(set) var mayHaveHeadBias = false
+  /// Whether the router and the experts have biases.
+  package private(set) var hasExpertBiases = false
+  /// Whether queries come with gates for what attention gives.
+  package private(set) var gatesAttention = false
+  /// Whether some layers have a recurrent state in place of attention (`LinearAttention`).
+  package private(set) var hasLinearLayers = false
+  /// Whether the rates of those layers are made by one matrix.
+  package private(set) var joinsRates = false
+  /// Whether value heads take turns with the key heads they belong to in GGUF, not elsewhere.
+  package private(set) var tilesHeadsInGGUF = false
   /// Whether each head has a score without a value, which takes its share of the softmax.
   package private(set) var hasSinks = false
   /// Whether every other layer, from the first on, sees a window of positions only.
@@ -127,7 +161,7 @@ package struct ArchitectureTraits: Sendable {
       router.hasCorrection = true
       mayBeginDense = true
     case .gptOSS:
-      (hasProjectionBias, hasOtherBiases) = (true, true)
+      (hasProjectionBias, hasOutputBias, hasExpertBiases) = (true, true, true)
       (hasSinks, alternatesWindow) = (true, true)
       activation = .clamped(alpha: 1.702, limit: 7)
       feedForwardNorm = "post_attention_norm"
@@ -136,6 +170,20 @@ package struct ArchitectureTraits: Sendable {
       (isLatent, rotaryPairs) = (true, .neighbours)
       statesRouter = true
       (mayBeginDense, mayPredictFurther) = (true, true)
+    case .phimoe:
+      stateNorm = .layer
+      (hasProjectionBias, hasOutputBias, mayHaveHeadBias) = (nil, nil, true)
+      // Twice the noise that the router was trained with.
+      router.gating = .sparseMixer(threshold: 0.02)
+      router.normalizesTopK = false
+    case .qwen3next, .qwen35moe:
+      queryKeyNorm = .head
+      (centresNorms, gatesAttention, gatesSharedExpert) = (true, true, true)
+      feedForwardNorm = "post_attention_norm"
+      hasLinearLayers = true
+      joinsRates = architecture == .qwen3next
+      tilesHeadsInGGUF = architecture == .qwen35moe
+      mayPredictFurther = true
     }
   }
 }

@@ -31,13 +31,13 @@ extension ArchitectureKeys {
     let key = "expert_feed_forward_length"
     if let own = try countIfPresent(key, maximum: 1 << 24) { return own }
     switch architecture {
-    case .olmoe, .mixtral, .granitemoe, .gptOSS:
+    case .olmoe, .mixtral, .granitemoe, .gptOSS, .phimoe:
       // Their converters state the experts' size as that of the layer.
       return try count("feed_forward_length", maximum: 1 << 24)
     case .qwen2moe:
       // Files from before the key was; all experts of a token were stated together.
       return max(1, try count("feed_forward_length", maximum: 1 << 24) / topK)
-    case .qwen3moe, .glm4moe, .ernie, .deepSeek2:
+    case .qwen3moe, .glm4moe, .ernie, .deepSeek2, .qwen3next, .qwen35moe:
       return try count(key, maximum: 1 << 24)
     }
   }
@@ -48,14 +48,14 @@ extension ArchitectureKeys {
   ) throws(CheckpointError) -> Int {
     let (countKey, sizeKey) = ("expert_shared_count", "expert_shared_feed_forward_length")
     switch architecture {
-    case .olmoe, .qwen3moe, .mixtral, .gptOSS:
+    case .olmoe, .qwen3moe, .mixtral, .gptOSS, .phimoe:
       try expect(countKey, integer: 0)
       try expect(sizeKey, integer: 0)
       return 0
     case .qwen2moe:
       if let size = try countIfPresent(sizeKey, maximum: 1 << 24) { return size }
       return try count("feed_forward_length", maximum: 1 << 24)
-    case .granitemoe, .ernie:
+    case .granitemoe, .ernie, .qwen3next, .qwen35moe:
       return try sizeFromZero(sizeKey, maximum: 1 << 24)
     case .glm4moe, .deepSeek2:
       return expert * (try sizeFromZero(countKey, maximum: 256))
@@ -76,7 +76,7 @@ extension ArchitectureKeys {
     var rule = traits.router
     // 0 is "not stated", 1 softmax, 2 sigmoid, 3 softmax of the chosen experts' scores, which is softmax with
     // weights divided by their sum (`llama_expert_gating_func_type`).
-    let (gating, expected) = ("expert_gating_func", rule.gating == .softmax ? 1 : 2)
+    let (gating, expected) = ("expert_gating_func", rule.gating == .sigmoid ? 2 : 1)
     if let found = try source.integerIfPresent(name(gating)), found != 0, found != expected,
       found != 3 || expected != 1 || !rule.normalizesTopK
     {
@@ -136,9 +136,17 @@ extension ArchitectureKeys {
   }
 
   /// The positions that layers with a window see.
-  func window(_ traits: ArchitectureTraits) throws(CheckpointError) -> Int? {
-    guard traits.alternatesWindow else { return nil }
-    return try count("attention.sliding_window", maximum: 1 << 30)
+  func window(
+    _ traits: ArchitectureTraits, contextLength: Int
+  ) throws(CheckpointError) -> Int? {
+    let key = "attention.sliding_window"
+    if traits.alternatesWindow { return try count(key, maximum: 1 << 30) }
+    // A window of the whole context is none.
+    if let found = try source.integerIfPresent(name(key)), found != 0, found < contextLength {
+      throw invalid(
+        key, "\(found)", "0 or at least \(contextLength), as nothing else is supported")
+    }
+    return nil
   }
 
   /// The first values of a head, which are rotated.

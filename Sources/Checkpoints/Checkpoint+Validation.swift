@@ -63,27 +63,38 @@ struct ExpectedTensor {
 
   private static let matrixTypes = ElementType.allCases.filter(\.isComputable)
 
-  private static func matrix(_ name: String, _ shape: [Int]) -> ExpectedTensor {
+  static func matrix(_ name: String, _ shape: [Int]) -> ExpectedTensor {
     ExpectedTensor(name: name, shape: shape, types: matrixTypes)
   }
 
   /// Norm weights and biases, which llama.cpp's converter keeps in F32 and others in the model's type.
-  private static func vector(_ name: String, _ count: Int) -> ExpectedTensor {
+  static func vector(_ name: String, _ count: Int) -> ExpectedTensor {
     vectors(name, [count])
   }
 
-  private static func vectors(_ name: String, _ shape: [Int]) -> ExpectedTensor {
+  static func vectors(_ name: String, _ shape: [Int]) -> ExpectedTensor {
     ExpectedTensor(name: name, shape: shape, types: [.f32, .f16, .bf16])
   }
 
-  /// The embedding, the last norm and, unless it is tied, the output projection.
+  /// A norm of states.
+  private static func norm(_ name: String, _ model: ModelDescription) -> [ExpectedTensor] {
+    let weight = vector("\(name).weight", model.hiddenSize)
+    return model.stateNorm == .layer
+      ? [weight, vector("\(name).bias", model.hiddenSize)] : [weight]
+  }
+
+  /// The embedding, the last norm, what rotations are changed by and, unless it is tied, the output projection.
   static func outsideLayers(_ model: ModelDescription) -> [ExpectedTensor] {
     var tensors = [
-      matrix("token_embd.weight", [model.hiddenSize, model.vocabularySize]),
-      vector("output_norm.weight", model.hiddenSize),
+      matrix("token_embd.weight", [model.hiddenSize, model.vocabularySize])
     ]
+    tensors += norm("output_norm", model)
     if !model.tiedOutput {
       tensors.append(matrix("output.weight", [model.hiddenSize, model.vocabularySize]))
+    }
+    if model.hasHeadBias { tensors.append(vector("output.bias", model.vocabularySize)) }
+    if case .factors(let factors) = model.ropeScaling {
+      tensors += factors.tensorNames.map { vector($0, model.rotaryDimension / 2) }
     }
     return tensors
   }
@@ -92,14 +103,18 @@ struct ExpectedTensor {
   static func attention(layer: Int, _ model: ModelDescription) -> [ExpectedTensor] {
     let prefix = "blk.\(layer)"
     if let latent = model.latent { return self.latent(prefix, latent, model) }
+    let norms =
+      norm("\(prefix).attn_norm", model) + norm("\(prefix).\(model.feedForwardNorm)", model)
+    if let linear = model.linear, linear.layers.contains(layer) {
+      return norms + self.linear(prefix, linear, model)
+    }
     var tensors = [
-      vector("\(prefix).attn_norm.weight", model.hiddenSize),
       matrix("\(prefix).attn_q.weight", [model.hiddenSize, model.querySize]),
       matrix("\(prefix).attn_k.weight", [model.hiddenSize, model.keyValueSize]),
       matrix("\(prefix).attn_v.weight", [model.hiddenSize, model.keyValueSize]),
-      matrix("\(prefix).attn_output.weight", [model.querySize, model.hiddenSize]),
-      vector("\(prefix).\(model.feedForwardNorm).weight", model.hiddenSize),
+      matrix("\(prefix).attn_output.weight", [model.attentionSize, model.hiddenSize]),
     ]
+    tensors += norms
     if model.hasProjectionBias {
       tensors += [
         vector("\(prefix).attn_q.bias", model.querySize),
@@ -107,7 +122,7 @@ struct ExpectedTensor {
         vector("\(prefix).attn_v.bias", model.keyValueSize),
       ]
     }
-    if model.hasOtherBiases {
+    if model.hasOutputBias {
       tensors.append(vector("\(prefix).attn_output.bias", model.hiddenSize))
     }
     if model.hasSinks { tensors.append(vector("\(prefix).attn_sinks.weight", model.headCount)) }
@@ -157,7 +172,7 @@ struct ExpectedTensor {
     var tensors = [
       matrix("\(prefix).ffn_gate_inp.weight", [model.hiddenSize, model.expertCount])
     ]
-    if model.hasOtherBiases {
+    if model.hasExpertBiases {
       let inner = [model.expertFeedForwardSize, model.expertCount]
       tensors += [
         vector("\(prefix).ffn_gate_inp.bias", model.expertCount),

@@ -1,40 +1,6 @@
 internal import Glibc
 package import Tensors
 
-/// How rotary angles are changed for contexts longer than those of the first training.
-package enum RopeScaling: Sendable, Equatable {
-  case none
-  /// Positions are divided by the factor.
-  case linear(factor: Float)
-  case yarn(YarnScaling)
-}
-
-/// The parameters of YaRN (arXiv 2309.00071).
-package struct YarnScaling: Sendable, Equatable {
-  /// The context grows by this factor.
-  package let factor: Float
-  /// The context of the first training, in tokens.
-  package let originalContext: Int
-  /// How much of the interpolation is undone for pairs that turn often: 1 is the paper's.
-  package let extrapolationFactor: Float
-  /// A factor on the attention temperature of the paper.
-  package let attentionFactor: Float
-  /// Pairs that turn more often than this over the original context keep their frequency.
-  package let betaFast: Float
-  /// Pairs that turn less often than this are fully interpolated.
-  package let betaSlow: Float
-  /// Whether the borders of the ramp between are rounded outward to whole pairs.
-  package var roundsRamp = true
-  /// Where attention is latent: the temperature is no factor on the rotation, but one on the products of
-  /// queries and keys, (1 + logMultiplier ln(factor))^2 (`yarn_log_multiplier`; DeepSeek-V3's `mscale_all_dim`).
-  package var logMultiplier: Float?
-
-  /// The factor on cosines and sines.
-  package var magnitude: Float {
-    logMultiplier == nil ? attentionFactor * (0.1 * log(factor) + 1) : attentionFactor
-  }
-}
-
 /// The numbers of a model, as its checkpoint's metadata states them.
 package struct ModelDescription: Sendable, Equatable {
   /// `general.architecture`.
@@ -88,8 +54,17 @@ package struct ModelDescription: Sendable, Equatable {
   package let queryKeyNorm: QueryKeyNorm?
   /// Whether queries, keys and values have biases.
   package let hasProjectionBias: Bool
-  /// Whether the output projection of attention, the router and the experts have biases.
-  package let hasOtherBiases: Bool
+  /// Whether the output projection of attention has a bias, and the one to the vocabulary.
+  package let hasOutputBias: Bool
+  package let hasHeadBias: Bool
+  /// Whether the router and the experts have biases.
+  package let hasExpertBiases: Bool
+  /// What states are normalised by.
+  package let stateNorm: StateNorm
+  /// Whether each head's query is followed by a gate for what attention gives.
+  package let gatesAttention: Bool
+  /// The sizes of layers with a recurrent state in place of attention; nil where there are none.
+  package let linear: LinearAttention?
   /// Whether each head has a score without a value.
   package let hasSinks: Bool
   /// The positions that every other layer sees, from the first on; nil where all see all.
@@ -109,6 +84,8 @@ package struct ModelDescription: Sendable, Equatable {
   package let tiedOutput: Bool
   /// The blocks that have a scale, where weights may be 8-bit floats.
   package let weightBlock: WeightBlock?
+  /// What vectors are stored otherwise than they are used.
+  package let valueChanges: [ValueChange]
 
   /// Reads and checks the description of the model in `checkpoint`.
   /// - Throws: `CheckpointError` naming the key and what it holds, if the architecture or one of
@@ -158,23 +135,31 @@ package struct ModelDescription: Sendable, Equatable {
     rotaryPairs =
       traits.permutesInGGUF && checkpoint.isAsTrained ? .halves : traits.rotaryPairs
     feedForwardNorm = traits.feedForwardNorm
-    hasOtherBiases = traits.hasOtherBiases
+    linear = traits.hasLinearLayers ? try keys.linearAttention(traits, checkpoint) : nil
+    let attended = (0..<layerCount).first { [linear] in linear?.layers.contains($0) != true } ?? 0
+    func has(_ part: String) -> Bool { checkpoint.tensors["blk.\(attended).\(part)"] != nil }
+    hasOutputBias = traits.hasOutputBias ?? has("attn_output.bias")
+    hasHeadBias = traits.mayHaveHeadBias && checkpoint.tensors["output.bias"] != nil
+    hasExpertBiases = traits.hasExpertBiases
+    stateNorm = traits.stateNorm
+    gatesAttention = traits.gatesAttention
     hasSinks = traits.hasSinks
-    slidingWindow = try keys.window(traits)
+    contextLength = try keys.count("context_length", maximum: 1 << 30)
+    slidingWindow = try keys.window(traits, contextLength: contextLength)
     activation = traits.activation
-    hasProjectionBias =
-      traits.hasProjectionBias ?? (checkpoint.tensors["blk.0.attn_q.bias"] != nil)
-    let hasNorms = checkpoint.tensors["blk.0.attn_q_norm.weight"] != nil
-    queryKeyNorm = traits.queryKeyNormIsOptional && !hasNorms ? nil : traits.queryKeyNorm
+    hasProjectionBias = traits.hasProjectionBias ?? has("attn_q.bias")
+    queryKeyNorm =
+      traits.queryKeyNormIsOptional && !has("attn_q_norm.weight") ? nil : traits.queryKeyNorm
     func scale(_ key: String) throws(CheckpointError) -> Float? {
       traits.isScaled ? try keys.positiveIfPresent(key) : nil
     }
     embeddingScale = try scale("embedding_scale") ?? 1
     residualScale = try scale("residual_scale") ?? 1
     logitScale = try scale("logit_scale") ?? 1
-    contextLength = try keys.count("context_length", maximum: 1 << 30)
     ropeBase = try keys.positiveIfPresent("rope.freq_base") ?? 10_000
-    ropeScaling = try keys.ropeScaling(contextLength: contextLength, traits)
+    ropeScaling = try keys.ropeScaling(
+      contextLength: contextLength, pairs: rotaryDimension / 2, traits,
+      tensors: checkpoint.tensors)
     var temperature: Float = 1
     if case .yarn(let yarn) = ropeScaling, let multiplier = yarn.logMultiplier {
       temperature = 1 + multiplier * log(yarn.factor)
@@ -185,6 +170,8 @@ package struct ModelDescription: Sendable, Equatable {
     qkvClamp = try keys.positiveIfPresent("attention.clamp_kqv")
     tiedOutput = checkpoint.tensors["output.weight"] == nil
     weightBlock = try keys.weightBlock()
+    let isCentred = traits.centresNorms && checkpoint.isAsTrained
+    valueChanges = isCentred ? ValueChange.ofCentredNorms : []
   }
 
   /// How many positions a token sees in a layer, its own included; nil: all.
@@ -195,8 +182,22 @@ package struct ModelDescription: Sendable, Equatable {
   /// Layers with experts.
   package var expertLayerCount: Int { layerCount - denseLayerCount }
 
-  /// The rows of the query projection: all heads' values.
-  package var querySize: Int { headCount * headDimension }
+  /// The rows of the query projection: all heads' values, each head's perhaps with a gate.
+  package var querySize: Int { headCount * queryStride }
+
+  /// Values from one head's query to the next.
+  package var queryStride: Int { headDimension * (gatesAttention ? 2 : 1) }
+
+  /// Whether a layer has a recurrent state in place of attention.
+  package func isLinear(layer: Int) -> Bool { linear?.layers.contains(layer) ?? false }
+
+  /// The name of the matrix that takes what heads give to the state.
+  package func outputTensor(ofLayer layer: Int) -> String {
+    "blk.\(layer).\(isLinear(layer: layer) ? "ssm_out" : "attn_output").weight"
+  }
+
+  /// Layers with attention.
+  package var attentionLayerCount: Int { layerCount - (linear?.layers.count ?? 0) }
 
   /// The rows of the key projection, and of the value projection.
   package var keyValueSize: Int { kvHeadCount * headDimension }

@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// One expert of one layer.
 public struct ExpertID: Hashable, Sendable {
   /// The layer, counted from 0 over all layers of the model.
@@ -86,6 +88,34 @@ extension Routing {
     }
     guard scale != 1 else { return }
     for i in first..<weights.count { weights[i] *= scale }
+  }
+
+  /// Routes one token to `topK` experts chosen one after the other: the router of Phi-3.5-MoE (SparseMixer, arXiv
+  /// 2409.12136, as it is used after training).
+  ///
+  /// Each time the expert of the highest score is taken, and weighed by its share in the softmax over it and
+  /// those whose distance to it is at most `threshold` of the larger of it and their own size, without experts
+  /// that were taken before. Equal scores go to the lower expert id.
+  /// - Parameter scores: of the router, [experts]; left unchanged.
+  public mutating func appendSparseMixer(of scores: UnsafeBufferPointer<Float>, threshold: Float) {
+    precondition(scores.count >= topK, "fewer experts than top-k")
+    let first = experts.count
+    for _ in 0..<topK {
+      var best = -1
+      for expert in scores.indices
+      where !experts[first...].contains(Int32(expert))
+        && (best < 0 || scores[expert] > scores[best])
+      {
+        best = expert
+      }
+      let highest = scores[best]
+      var sum: Float = 0
+      for expert in scores.indices where !experts[first...].contains(Int32(expert)) {
+        let distance = (highest - scores[expert]) / max(abs(scores[expert]), highest)
+        if expert == best || !(distance > threshold) { sum += exp(scores[expert] - highest) }
+      }
+      append(expert: best, weight: 1 / sum)
+    }
   }
 
   /// Keeps the token that starts at `first` sorted by descending weight and at most `topK` long.

@@ -10,6 +10,7 @@ public struct MemoryRequirements: Hashable, Sendable, Codable {
   /// Code, tokenizer tables, stacks, and room for what allocators round up.
   public let process: Int
   public let denseWeights: Int
+  /// Keys and values, and what layers without attention keep of a sequence.
   public let keyValueCache: Int
   /// Working memory of attention, experts and prediction.
   public let activations: Int
@@ -66,8 +67,10 @@ struct RunShape {
     return MemoryRequirements(
       process: process,
       denseWeights: MemoryLedger.footprint(
-        DenseWeights.byteCount(of: layout.denseTensors, files: files)),
-      keyValueCache: MemoryLedger.footprint(cache),
+        DenseWeights.byteCount(
+          of: layout.denseTensors, files: files, changes: description.valueChanges)),
+      keyValueCache: MemoryLedger.footprint(cache)
+        + MemoryLedger.footprint(RecurrentState.byteCount(description)),
       activations: MemoryLedger.footprint(buffers)
         + MemoryLedger.footprint(expertScratchByteCount) + prediction,
       minimumSlots: MemoryLedger.footprint(minimumSlots),

@@ -84,7 +84,8 @@ public final class MoEModel {
       options.io, files: shape.files, slots: slots, expertCount: shape.layout.expertCount)
     let weights = try DenseWeights(
       shape.layout.denseTensors, files: shape.files, engine: engine, kernels: shape.kernels,
-      block: shape.description.weightBlock, ledger: ledger)
+      block: shape.description.weightBlock, changes: shape.description.valueChanges,
+      ledger: ledger)
     let cache = try KeyValueCache(
       shape.description, capacity: shape.context, type: shape.keyValueType, ledger: ledger)
     let buffers = try TransformerBuffers(
@@ -98,7 +99,8 @@ public final class MoEModel {
       files: shape.files, engine: engine, pool: pool, kernels: shape.kernels)
     runtime.checksums = try file.checksums(options)
     transformer = MoETransformer(
-      description: shape.description, weights: weights, cache: cache, runtime: runtime,
+      description: shape.description, weights: weights, cache: cache,
+      recurrent: try RecurrentState(shape.description, ledger: ledger), runtime: runtime,
       buffers: buffers, pool: pool, kernels: shape.kernels)
     if let folder = options.historyFolder {
       let file = HistoryFile(folder: folder, transformer: transformer)

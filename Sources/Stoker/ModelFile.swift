@@ -56,7 +56,7 @@ public final class ModelFile {
     tokenizer = try Tokenizer(TokenizerVocabulary(opened))
     checkpointFiles = opened.files
     packed = opened.packed
-    attentionType = try opened.tensor("blk.0.attn_output.weight").type
+    attentionType = try opened.tensor(description.outputTensor(ofLayer: 0)).type
   }
 
   /// The fewest and the most bytes `options` can be run with; reads no weight.

@@ -44,6 +44,9 @@ public struct ModelSummary: Hashable, Sendable, Codable {
   /// and of the embedding, unless it is the output head too, one row.
   public let activeBytesPerToken: Int
   public let keyValueBytesPerToken: Int
+  /// Layers with a recurrent state in place of attention, and the bytes of all of them; 0 without such.
+  public let recurrentLayers: Int
+  public let recurrentStateBytes: Int
   /// The context the two budgets below are for.
   public let context: Int
   public let minimumBudget: Int
@@ -94,6 +97,8 @@ extension ModelFile {
       activeBytesPerToken: activeExperts + layout.denseByteCount - unreadEmbeddingByteCount,
       keyValueBytesPerToken: KeyValueCache.byteCount(
         description, capacity: 1, type: shape.keyValueType),
+      recurrentLayers: description.layerCount - description.attentionLayerCount,
+      recurrentStateBytes: RecurrentState.byteCount(description),
       context: shape.context, minimumBudget: needs.minimumBudget, fullBudget: needs.fullBudget)
   }
 

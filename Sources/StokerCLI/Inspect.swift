@@ -38,6 +38,8 @@ struct Inspect: ParsableCommand {
       (
         "attention",
         "\(s.heads) heads, \(s.keyValueHeads) key-value heads, dimension \(s.headDimension)"
+          + (s.recurrentLayers > 0
+            ? "; in its place a recurrent state in \(s.recurrentLayers) layers" : "")
       ),
       (
         "experts",
@@ -69,6 +71,12 @@ struct Inspect: ParsableCommand {
         "\(formatBytes(s.keyValueBytesPerToken)) per token, "
           + "\(formatBytes(s.keyValueBytesPerToken * s.context)) for \(s.context)"
       ),
+    ]
+    if s.recurrentLayers > 0 {
+      rows.append(
+        ("recurrent state", "\(formatBytes(s.recurrentStateBytes)), however long the context"))
+    }
+    rows += [
       ("minimum budget", "\(formatBytes(s.minimumBudget)) (context \(s.context))"),
       ("full budget", "\(formatBytes(s.fullBudget)) (context \(s.context))"),
     ]

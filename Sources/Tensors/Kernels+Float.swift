@@ -9,6 +9,22 @@ extension Kernels {
     ckernels_rms_norm(set.cValue, x, weight, out, count, epsilon)
   }
 
+  /// out[i] = (x[i] - mean(x)) / sqrt(variance(x) + epsilon) * weight[i] + bias[i]; `out` may be `x`.
+  package func layerNorm(
+    _ x: UnsafePointer<Float>, weight: UnsafePointer<Float>, bias: UnsafePointer<Float>,
+    into out: UnsafeMutablePointer<Float>, count: Int, epsilon: Float
+  ) {
+    ckernels_layer_norm(set.cValue, x, weight, bias, out, count, epsilon)
+  }
+
+  /// out[i] = sigmoid(gate[i]) * up[i]; `out` may be either input.
+  package func sigmoidMultiply(
+    gate: UnsafePointer<Float>, up: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>,
+    count: Int
+  ) {
+    ckernels_sigmoid_multiply(set.cValue, gate, up, out, count)
+  }
+
   /// out[i] = silu(gate[i]) * up[i]; `out` may be either input.
   package func siluMultiply(
     gate: UnsafePointer<Float>, up: UnsafePointer<Float>, into out: UnsafeMutablePointer<Float>,

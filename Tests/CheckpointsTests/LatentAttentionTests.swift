@@ -103,7 +103,7 @@ import Testing
     tiny.set("attention.sliding_window", .uint32(128))
     let model = try model(tiny)
     #expect((0..<4).map { model.window(ofLayer: $0) } == [128, nil, 128, nil])
-    #expect(model.hasSinks && model.hasOtherBiases && model.hasProjectionBias)
+    #expect(model.hasSinks && model.hasExpertBiases && model.hasProjectionBias)
     #expect(model.activation == .clamped(alpha: 1.702, limit: 7))
     tiny.set("attention.sliding_window", .uint32(0))
     let error = #expect(throws: CheckpointError.self) { try self.model(tiny) }

@@ -133,7 +133,7 @@ import Testing
     ("rope.dimension_count", 7, "an even number up to 16"),
     ("expert_shared_count", 1, "0, as nothing else is supported"),
     ("leading_dense_block_count", 1, "0, as nothing else is supported"),
-    ("attention.sliding_window", 64, "0, as nothing else is supported"),
+    ("attention.sliding_window", 64, "0 or at least 128, as nothing else is supported"),
     ("expert_group_count", 2, "at most 1, as nothing else is supported"),
     ("expert_gating_func", 2, "1 (softmax), as nothing else is supported"),
   ])

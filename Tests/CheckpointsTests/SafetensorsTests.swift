@@ -114,7 +114,7 @@ import Testing
     ("config.json", "\"num_local_experts\": 8", "\"num_local_experts\": 9", "of 8 experts"),
     ("config.json", "\"sliding_window\": null", "\"sliding_window\": 64", "sliding_window"),
     ("config.json", "\"silu\"", "\"gelu\"", "hidden_act"),
-    ("config.json", "\"rope_type\": \"default\"", "\"rope_type\": \"llama3\"", "'llama3'"),
+    ("config.json", "\"rope_type\": \"default\"", "\"rope_type\": \"dynamic\"", "'dynamic'"),
     ("config.json", "{", "", "JSON"),
     ("config.json", "\"vocab_size\": 320", "\"vocab_size\": 100", "model.vocab"),
     ("config.json", "\"vocab_size\": 320", "\"vocab_size\": -5", "vocab_size"),

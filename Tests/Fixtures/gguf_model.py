@@ -34,12 +34,19 @@ ARCHITECTURES = {
     "GptOssForCausalLM": "gpt-oss",
     "DeepseekV2ForCausalLM": "deepseek2",
     "DeepseekV3ForCausalLM": "deepseek2",
+    "PhimoeForCausalLM": "phimoe",
+    "Qwen3NextForCausalLM": "qwen3next",
+    "Qwen3_5MoeForCausalLM": "qwen35moe",
 }
+RECURRENT = {"qwen3next", "qwen35moe"}
 PERMUTED = {"llama", "granitemoe"}
 
 # Suffixes under `model.layers.N.` and `blk.N.`, without the expert stacks. A layer has some of them.
 LAYER_TENSORS = {
     "input_layernorm.weight": "attn_norm.weight",
+    "input_layernorm.bias": "attn_norm.bias",
+    "post_attention_layernorm.bias": "ffn_norm.bias",
+    "linear_attn.norm.weight": "ssm_norm.weight",
     "self_attn.q_proj.weight": "attn_q.weight",
     "self_attn.k_proj.weight": "attn_k.weight",
     "self_attn.v_proj.weight": "attn_v.weight",
@@ -141,8 +148,12 @@ def write_gguf(
             if architecture in PERMUTED and gguf_suffix in ("attn_q.weight", "attn_k.weight"):
                 heads = "num_attention_heads" if "attn_q" in gguf_suffix else "num_key_value_heads"
                 array = side_by_side(array, config[heads])
-            if gguf_suffix == "ffn_norm.weight" and architecture in ("glm4moe", "gpt-oss"):
+            if gguf_suffix == "ffn_norm.weight" and (
+                architecture in RECURRENT | {"glm4moe", "gpt-oss"}
+            ):
                 gguf_suffix = "post_attention_norm.weight"
+            if architecture in RECURRENT and suffix.endswith("norm.weight"):
+                array = array + (0 if suffix.startswith("linear_attn") else 1)
             if gguf_suffix in ("ffn_gate_inp_shexp.weight", "exp_probs_b.bias"):
                 array = array.reshape(-1)
             add(f"blk.{layer}.{gguf_suffix}", array)
@@ -154,20 +165,73 @@ def write_gguf(
             heads = both.reshape(config["num_attention_heads"], -1, both.shape[-1])
             add(f"blk.{layer}.attn_k_b.weight", heads[:, :plain].swapaxes(1, 2))
             add(f"blk.{layer}.attn_v_b.weight", heads[:, plain:])
+        if architecture in RECURRENT and tensor(f"{source}linear_attn.A_log") is not None:
+            for name, array in linear_attention(config, lambda part: tensor(source + part)).items():
+                add(f"blk.{layer}.{name}", array)
         mixture = "block_sparse_moe" if architecture == "granitemoe" else "mlp"
         for suffix, gguf_suffix in EXPERT_TENSORS.items():
             experts = range(expert_count(config))
             stack = [tensor(f"{source}{mixture}.experts.{e}.{suffix}.weight") for e in experts]
             if stack[0] is not None:
                 add(f"blk.{layer}.{gguf_suffix}.weight", np.stack(stack))  # [expert, out, in]
-    add("output_norm.weight", tensor("model.norm.weight"))
+    add("output_norm.weight", tensor("model.norm.weight") + (architecture in RECURRENT))
     if not config["tie_word_embeddings"]:
         add("output.weight", tensor("lm_head.weight"))
+    for name, source in (("output_norm.bias", "model.norm.bias"), ("output.bias", "lm_head.bias")):
+        if (array := tensor(source)) is not None:
+            add(name, array)
+    if architecture == "phimoe":
+        for kind in ("long", "short"):
+            factors = config["rope_parameters"][f"{kind}_factor"]
+            add(f"rope_factors_{kind}.weight", np.array(factors, np.float32))
 
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def linear_attention(
+    config: dict, tensor: Callable[[str], np.ndarray | None]
+) -> dict[str, np.ndarray]:
+    """The tensors of a layer with a recurrent state. Where one matrix makes queries, keys, values and gates, those
+    of a key head lie together, and are taken apart; otherwise value heads come to take turns with key heads."""
+    keys, values = config["linear_num_key_heads"], config["linear_num_value_heads"]
+    width, share = config["linear_key_head_dim"], values // keys
+    part = lambda name: tensor(f"linear_attn.{name}")  # noqa: E731
+    joint = part("in_proj_qkvz.weight")
+
+    def in_turns(array: np.ndarray, size: int, axis: int = 0) -> np.ndarray:
+        if joint is not None:
+            return array
+        array = np.moveaxis(array, axis, 0)
+        heads = array.reshape(keys, share, size, *array.shape[1:]).swapaxes(0, 1)
+        return np.moveaxis(heads.reshape(array.shape), 0, axis)
+
+    def with_turned_values(array: np.ndarray) -> np.ndarray:
+        return np.concatenate(
+            [array[: 2 * keys * width], in_turns(array[2 * keys * width :], width)])
+
+    tensors = {
+        "ssm_a": in_turns(-np.exp(part("A_log")), 1),
+        "ssm_dt.bias": in_turns(part("dt_bias"), 1),
+        "ssm_conv1d.weight": with_turned_values(part("conv1d.weight")[:, 0]),
+        "ssm_out.weight": in_turns(part("out_proj.weight"), width, axis=1),
+    }
+    if joint is not None:
+        heads = joint.reshape(keys, -1, joint.shape[-1])
+        cuts = np.cumsum([width, width, share * width])
+        mixed = [p.reshape(-1, joint.shape[-1]) for p in np.split(heads, cuts, axis=1)]
+        return tensors | {
+            "attn_qkv.weight": np.concatenate(mixed[:3]), "attn_gate.weight": mixed[3],
+            "ssm_ba.weight": part("in_proj_ba.weight"),
+        }  # fmt: skip
+    return tensors | {
+        "attn_qkv.weight": with_turned_values(part("in_proj_qkv.weight")),
+        "attn_gate.weight": in_turns(part("in_proj_z.weight"), width),
+        "ssm_beta.weight": in_turns(part("in_proj_b.weight"), 1),
+        "ssm_alpha.weight": in_turns(part("in_proj_a.weight"), 1),
+    }
 
 
 def side_by_side(weight: np.ndarray, heads: int) -> np.ndarray:
@@ -190,12 +254,14 @@ def expert_count(config: dict) -> int:
 
 def refuse_unsupported(config: dict) -> None:
     """Raises ValueError for what this converter would otherwise write wrongly."""
-    if config.get("attention_bias") and config["model_type"] not in ("glm4_moe", "gpt_oss"):
+    if config.get("attention_bias") and config["model_type"] not in (
+        "glm4_moe", "gpt_oss", "phimoe",
+    ):
         raise ValueError("attention_bias is true, but attention biases are not converted")
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         raise ValueError("the checkpoint has dense layers, but only all-MoE models are converted")
     rope_type = (config.get("rope_parameters") or {}).get("rope_type", "default")
-    if rope_type != "default" and config["model_type"] not in ("gpt_oss", "deepseek_v3"):
+    if rope_type != "default" and config["model_type"] not in ("gpt_oss", "deepseek_v3", "phimoe"):
         raise ValueError(f"rope_type is {rope_type!r}, but only 'default' is converted")
 
 
@@ -204,7 +270,8 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
+    if "intermediate_size" in config:
+        writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(
         1 if architecture == "deepseek2" else config["num_key_value_heads"])
@@ -212,7 +279,7 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_expert_count(expert_count(config))
     writer.add_expert_used_count(first_of(config, "num_experts_per_tok", "moe_k"))
-    if architecture in ("qwen3moe", "glm4moe", "gpt-oss"):
+    if architecture in RECURRENT | {"qwen3moe", "glm4moe", "gpt-oss"}:
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
     if architecture in ("llama", "granitemoe"):
@@ -221,7 +288,7 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
         writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     if config.get("clip_qkv") is not None:
         writer.add_clamp_kqv(config["clip_qkv"])
-    if architecture == "qwen2moe":
+    if architecture in RECURRENT | {"qwen2moe"}:
         writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
     if architecture == "granitemoe":
         if "shared_intermediate_size" in config:
@@ -250,6 +317,16 @@ def add_hyperparameters(writer: GGUFWriter, architecture: str, config: dict) -> 
         writer.add_expert_weights_norm(config["norm_topk_prob"])
         writer.add_expert_group_count(config["n_group"])
         writer.add_expert_group_used_count(config["topk_group"])
+    if architecture in RECURRENT:
+        add_linear_attention(writer, config)
+        writer.add_rope_dimension_count(int(config["head_dim"] * rope["partial_rotary_factor"]))
+        if architecture == "qwen35moe":
+            writer.add_rope_dimension_sections([1, 1, 0, 0])
+    if architecture == "phimoe":
+        writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        writer.add_rope_scaling_attn_factors(rope["short_mscale"])
+        writer.add_sliding_window(config["sliding_window"])
     if architecture == "gpt-oss":
         writer.add_sliding_window(config["sliding_window"])
         writer.add_expert_feed_forward_length(config["intermediate_size"])
@@ -268,6 +345,18 @@ def add_yarn(writer: GGUFWriter, rope: dict) -> None:
     writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
     writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
     writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
+
+
+def add_linear_attention(writer: GGUFWriter, config: dict) -> None:
+    """The sizes of layers with a recurrent state, under the names of state-space models."""
+    heads, width = config["linear_num_value_heads"], config["linear_value_head_dim"]
+    writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
+    writer.add_ssm_state_size(config["linear_key_head_dim"])
+    writer.add_ssm_group_count(config["linear_num_key_heads"])
+    writer.add_ssm_time_step_rank(heads)
+    writer.add_ssm_inner_size(heads * width)
+    first = config["layer_types"].index("full_attention")
+    writer.add_full_attention_interval(first + 1)
 
 
 def add_latent_attention(writer: GGUFWriter, config: dict) -> None:

@@ -19,7 +19,10 @@ import torch
 import make_tiny_models as tiny
 import tiny_vocabulary
 
-MODELS = ("tiny-mixtral", "tiny-granitemoe", "tiny-glm4moe", "tiny-gpt-oss", "tiny-deepseek3")
+MODELS = (
+    "tiny-mixtral", "tiny-granitemoe", "tiny-glm4moe", "tiny-gpt-oss", "tiny-deepseek3",
+    "tiny-phimoe", "tiny-qwen3next", "tiny-qwen35moe",
+)
 LENGTH = 250
 LAST = 4
 

@@ -47,11 +47,15 @@ class TinyModel:
     @property
     def pre(self) -> str:
         """The pre-tokenizer."""
-        return "olmo" if self.family == "Olmoe" else "qwen2"
+        return {"Olmoe": "olmo", "Qwen3_5Moe": "qwen35"}.get(self.family, "qwen2")
 
     def network(self) -> torch.nn.Module:
         """The checkpoint in float32, eager everywhere, its numbers still to be made."""
-        config = getattr(transformers, f"{self.family}Config")(**COMMON | self.config)
+        # Qwen3.5's is that of the part that reads.
+        name = next(
+            f"{self.family}{ending}" for ending in ("TextConfig", "Config")
+            if hasattr(transformers, f"{self.family}{ending}"))  # fmt: skip
+        config = getattr(transformers, name)(**COMMON | self.config)
         return getattr(transformers, f"{self.family}ForCausalLM")._from_config(
             config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
         )
@@ -146,6 +150,27 @@ DEEPSEEK_V3_FLOAT8 = DEEPSEEK_V3 | {
     "intermediate_size": 32, "moe_intermediate_size": 32, "n_routed_experts": 8,
     "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2,
 }  # fmt: skip
+# The factors of short contexts, which are those of the whole one.
+PHI = SMALL | {
+    "num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 24,
+    "attention_bias": True, "lm_head_bias": True, "sliding_window": 256,
+    "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 1e4, "short_mscale": 1.2, "long_mscale": 1.2,
+        "short_factor": [1.0, 1.05, 1.1, 1.2, 1.4, 1.7, 2.1, 2.6],
+        "long_factor": [1.0, 1.1, 1.3, 1.7, 2.5, 4.1, 7.3, 13.7],
+        "original_max_position_embeddings": 256,
+    },
+}  # fmt: skip
+# Two layers in three have a state in place of attention; each key head serves two value heads.
+QWEN3_NEXT = SMALL | {
+    "num_hidden_layers": 3, "head_dim": 16, "num_experts": 8, "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16, "shared_expert_intermediate_size": 24, "norm_topk_prob": True,
+    "linear_conv_kernel_dim": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "full_attention_interval": 3,
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25},
+}  # fmt: skip
+QWEN35 = {key: value for key, value in QWEN3_NEXT.items() if key != "intermediate_size"}
 
 MODELS = {
     "tiny-olmoe": TinyModel(2, "Olmoe", OLMOE),
@@ -170,6 +195,9 @@ MODELS = {
     "tiny-deepseek2": TinyModel(1, "DeepseekV2", DEEPSEEK_V2),
     "tiny-deepseek3": TinyModel(30, "DeepseekV3", DEEPSEEK_V3, "1GB"),
     "tiny-deepseek3-fp8": TinyModel(2, "DeepseekV3", DEEPSEEK_V3_FLOAT8, "1GB", (32, 32)),
+    "tiny-phimoe": TinyModel(2, "Phimoe", PHI, "1GB"),
+    "tiny-qwen3next": TinyModel(2, "Qwen3Next", QWEN3_NEXT, "1GB"),
+    "tiny-qwen35moe": TinyModel(2, "Qwen3_5Moe", QWEN35, "1GB"),
 }
 
 
@@ -182,10 +210,13 @@ def build(model: TinyModel, seed: int) -> torch.nn.Module:
     numbers |= {name: b for name, b in network.named_buffers() if name.endswith("correction_bias")}
     for name, parameter in sorted(numbers.items()):
         values = random.standard_normal(tuple(parameter.shape))
-        if name.endswith("bias"):
+        if name.endswith("A_log"):
+            values -= 1  # Heads that forget at once and heads that hardly do.
+        elif name.endswith("bias"):
             values *= 0.1 if "correction" in name else 0.3
         elif parameter.ndim == 1:
-            values = 1 + 0.1 * values
+            around_zero = "Qwen3Next" in model.family or "Qwen3_5" in model.family
+            values = (not around_zero or name.endswith("linear_attn.norm.weight")) + 0.1 * values
         elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
             # Control and padding rows stay faint, so that greedy decoding never picks them.
             values[tiny_vocabulary.FIRST_CONTROL :] *= 0.1
@@ -264,12 +295,44 @@ def write_float8(network: torch.nn.Module, block: tuple[int, int], folder: Path)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def publish_with_sight(folder: Path) -> None:
+    """Brings a folder to the form in which Qwen3.5 is published: the part that reads is one of two, with a
+    configuration of its own, experts lie together, and there are tensors that predict further tokens."""
+    from safetensors.torch import load_file, save_file
+
+    tensors, stacks = {}, {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        own = name.replace("model.", "model.language_model.", 1)
+        prefix, _, rest = own.partition(".mlp.experts.")
+        if not rest:
+            tensors[own] = tensor
+            continue
+        expert, part, _ = rest.split(".")
+        stacks.setdefault(f"{prefix}.mlp.experts", {})[int(expert), part] = tensor
+    for prefix, parts in stacks.items():
+        experts = range(len(parts) // 3)
+        tensors[f"{prefix}.gate_up_proj"] = torch.stack([
+            torch.cat([parts[e, "gate_proj"], parts[e, "up_proj"]]) for e in experts])
+        tensors[f"{prefix}.down_proj"] = torch.stack([parts[e, "down_proj"] for e in experts])
+    tensors["model.visual.patch_embed.proj.weight"] = torch.zeros(4, 3)
+    tensors["mtp.fc.weight"] = torch.zeros(8, 16)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    outer = {
+        "architectures": ["Qwen3_5MoeForConditionalGeneration"], "model_type": "qwen3_5_moe",
+        "text_config": config, "tie_word_embeddings": False, "vision_config": {"depth": 1},
+    }  # fmt: skip
+    del config["architectures"]
+    (folder / "config.json").write_text(json.dumps(outer, indent=2) + "\n")
+
+
 class Recorder:
     """Collects the router's choice of every layer of one forward pass."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         self.logits: list[torch.Tensor] = []
         self.experts: list[torch.Tensor] = []
+        self.thresholds: list[float] = []
         for name, module in network.named_modules():
             if name.endswith(("mlp.gate", "mlp.router", "block_sparse_moe.router")):
                 module.register_forward_hook(self.record)
@@ -280,6 +343,12 @@ class Recorder:
             logits = logits.softmax(-1) + statics.e_score_correction_bias
         elif (bias := getattr(module, "e_score_correction_bias", None)) is not None:  # GLM
             logits = logits.sigmoid() + bias
+        if type(module).__name__ == "PhimoeTopKRouter":
+            # What is near the threshold below which experts do not count must be clear too.
+            best = logits.max(-1, keepdim=True).values
+            for best in (best, logits.topk(2).values[..., 1:]):
+                distance = (best - logits) / logits.abs().clamp(min=best)
+                self.thresholds.append((distance - 0.02).abs().min().item())
         order = logits.gather(-1, experts).argsort(dim=-1, descending=True)
         self.logits.append(logits)
         self.experts.append(experts.gather(-1, order))
@@ -289,8 +358,9 @@ class Recorder:
         used = self.experts[0].shape[-1]
         top = torch.stack(self.logits).sort(dim=-1, descending=True).values[..., : used + 1]
         gap = (top[..., :-1] - top[..., 1:]).min().item()
+        gap = min([gap] + self.thresholds)
         experts = torch.stack(self.experts, dim=1).tolist()
-        self.logits, self.experts = [], []
+        self.logits, self.experts, self.thresholds = [], [], []
         return experts, gap
 
 
@@ -393,6 +463,8 @@ def write_model(name: str, model: TinyModel, out: Path) -> str:
         folder = out / name
         network.save_pretrained(folder, max_shard_size=model.shard)
         (folder / "generation_config.json").unlink(missing_ok=True)
+        if model.family == "Qwen3_5Moe":
+            publish_with_sight(folder)
         if model.block:
             write_float8(network, model.block, folder)
         tiny_vocabulary.tokenizer(model.pre).save(str(folder / "tokenizer.json"), pretty=False)

@@ -5,7 +5,7 @@ Made with Python 3.11 and tokenizers 0.23.3; the seed below fixes the random cas
     python Tests/Fixtures/make_tokenizer_fixtures.py --shared ../shared
 
 Writes tokenizer-unicode.json (character classes and normalization, one entry per fact) and
-tokenizer-{qwen2,olmo,llama-bpe,refact,gpt-4o,kimi-k2,deepseek-v3,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
+tokenizer-{qwen2,qwen35,olmo,llama-bpe,refact,gpt-4o,kimi-k2,deepseek-v3,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
 GGUF file states it (tokens, types, merges, pre) and cases: text as UTF-8 in hexadecimal, the ids of
 `encode(add_special_tokens=False)` and, where the vocabulary normalizes, the normalized text.
 """
@@ -25,6 +25,8 @@ CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{DIGITS}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+QWEN35 = CL100K.replace("{DIGITS}", "").replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(
+    r"\s\p{L}\p{N}", r"\s\p{L}\p{M}\p{N}")
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 O200K = (
@@ -144,7 +146,7 @@ def make_tokenizer(name, corpus):
         splitter = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     else:
         pattern = CL100K.replace("{DIGITS}", "" if name == "qwen2" else "{1,3}")
-        pattern = {"gpt-4o": O200K, "kimi-k2": KIMI}.get(name, pattern)
+        pattern = {"qwen35": QWEN35, "gpt-4o": O200K, "kimi-k2": KIMI}.get(name, pattern)
         splitter = pre_tokenizers.Sequence([
             pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
@@ -287,7 +289,8 @@ def main():
     texts = AWKWARD + list(runs_of_white_space()) + list(random_texts(generator, corpus, 700))
     facts = json.dumps(unicode_facts(), separators=(",", ":")) + "\n"
     (here / "tokenizer-unicode.json").write_text(facts, encoding="utf-8")
-    sources = [("qwen2", "qwen2"), ("olmo", "olmo"), ("llama-bpe", "llama-bpe"), ("refact", "refact"),
+    sources = [("qwen2", "qwen2"), ("qwen35", "qwen35"), ("olmo", "olmo"),
+               ("llama-bpe", "llama-bpe"), ("refact", "refact"),
                ("gpt-4o", "gpt-4o"), ("kimi-k2", "kimi-k2"),
                ("deepseek-v3", "deepseek-v3"),
                ("spm", ""), ("demo", "gpt-2")]

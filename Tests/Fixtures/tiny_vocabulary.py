@@ -22,6 +22,9 @@ QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Marks are parts of words.
+QWEN35_SPLIT = QWEN2_SPLIT.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(
+    r"\s\p{L}\p{N}", r"\s\p{L}\p{M}\p{N}")
 
 TEXTS = [
     "The heat of the house",
@@ -61,8 +64,9 @@ def tokenizer(pre: str) -> Tokenizer:
     ids = {token: index for index, token in enumerate(tokens()[:FIRST_CONTROL])}
     result = Tokenizer(models.BPE(ids, [tuple(merge.split(" ")) for merge in MERGES]))
     result.normalizer = normalizers.NFC()
-    if pre == "qwen2":
-        split = pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated")
+    if pre.startswith("qwen"):
+        pattern = QWEN2_SPLIT if pre == "qwen2" else QWEN35_SPLIT
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
         bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         result.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_only])
     else:

@@ -178,7 +178,12 @@ import Testing
       groupCount: shape.groupCount > 0 ? 2 : 0, usedGroupCount: shape.groupCount > 0 ? 1 : 0,
       slidingWindow: shape.slidingWindow,
       sharedExpertCount: shape.sharedExpertCount,
-      sharedFeedForwardSize: 32 * shape.sharedExpertCount)
+      sharedFeedForwardSize: 32 * shape.sharedExpertCount,
+      linear: shape.linear.map {
+        LinearAttention(
+          keyHeadCount: 2, valueHeadCount: 4, dimension: 16, convolutionWidth: 3, layers: [0],
+          tilesHeads: $0.tilesHeads, joinsRates: $0.joinsRates)
+      })
   }
 
   /// What is made of a shape is described and has the tensors of its architecture.
@@ -194,6 +199,7 @@ import Testing
       #expect(model.denseLayerCount == shape.denseLayerCount)
       #expect(model.sharedFeedForwardSize == shape.sharedFeedForwardSize)
       #expect(model.headDimension == shape.headDimension && model.latent == shape.latent)
+      #expect(model.linear == shape.linear)
     }
   }
 

@@ -180,7 +180,7 @@ import Testing
     #expect(
       "\(TokenizerError.unsupportedPreTokenizer("x"))"
         == "pre-tokenizer 'x' is not supported; expected one of 'gpt-2', 'olmo', 'dbrx', "
-        + "'refact', 'glm4', 'llama-bpe', 'gpt-4o', 'kimi-k2', 'deepseek-v3', 'qwen2'")
+        + "'refact', 'glm4', 'llama-bpe', 'gpt-4o', 'kimi-k2', 'deepseek-v3', 'qwen2', 'qwen35'")
   }
 
   @Test func partsThatDisagreeAreRefused() {

@@ -25,7 +25,7 @@ enum Fixtures {
     "tiny-qwen2moe", "tiny-granitemoe", "tiny-granitemoe-shared", "tiny-glm4moe",
     "tiny-glm4moe-air", "tiny-ernie4_5moe", "tiny-gpt-oss", "tiny-deepseek2-lite",
     "tiny-deepseek2", "tiny-deepseek3", "tiny-qwen3moe-fp8", "tiny-deepseek3-fp8",
-    "tiny-glm4moe-fp8",
+    "tiny-glm4moe-fp8", "tiny-phimoe", "tiny-qwen3next", "tiny-qwen35moe",
   ]
 
   /// Those that are there as transformers saves them too, one of each architecture.
@@ -33,6 +33,7 @@ enum Fixtures {
     "tiny-olmoe-clip", "tiny-qwen3moe-tied", "tiny-mixtral", "tiny-qwen2moe",
     "tiny-granitemoe-shared", "tiny-glm4moe", "tiny-ernie4_5moe", "tiny-qwen3moe-fp8",
     "tiny-deepseek2-lite", "tiny-deepseek3", "tiny-deepseek3-fp8", "tiny-glm4moe-fp8",
+    "tiny-phimoe", "tiny-qwen3next", "tiny-qwen35moe",
   ]
 
   static func folder(_ name: String) -> String {

@@ -173,7 +173,7 @@ import Testing
     let shape = try #require(PlanShape(named: "kimi-k2", type: "Q4_K"))
     #expect(shape.fault == nil)
     let subject = PlanSubject(shape, context: 4096, threads: 32)
-    #expect(subject.work.layers == 61 && subject.work.experts == 384)
+    #expect(subject.work.layers == 60 && subject.work.experts == 384)
     #expect(subject.model.fileBytes > 500 << 30 && subject.model.fileBytes < 620 << 30)
     let planner = try Planner(
       subject, profile: #require(MachineProfile.preset("workstation")), trace: nil)

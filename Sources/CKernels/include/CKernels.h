@@ -95,6 +95,33 @@ uint32_t ckernels_crc32c(
 void ckernels_rms_norm(
     ckernels_set set, const float *_Nonnull x, const float *_Nonnull weight, float *_Nonnull out,
     size_t n, float epsilon);
+/// out[i] = (x[i] - mean(x)) / sqrt(variance(x) + epsilon) * weight[i] + bias[i]; `out` may be `x`.
+void ckernels_layer_norm(
+    ckernels_set set, const float *_Nonnull x, const float *_Nonnull weight,
+    const float *_Nonnull bias, float *_Nonnull out, size_t n, float epsilon);
+/// out[i] = sigmoid(gate[i]) * up[i]; `out` may be either input.
+void ckernels_sigmoid_multiply(
+    ckernels_set set, const float *_Nonnull gate, const float *_Nonnull up, float *_Nonnull out,
+    size_t n);
+/// out[c] = silu(sum_j taps[c * width + j] * rows[j][c]): a channel's convolution over the latest `width`
+/// tokens, its own last, of `n` channels.
+void ckernels_convolve(
+    ckernels_set set, const float *_Nonnull const *_Nonnull rows, const float *_Nonnull taps,
+    size_t width, float *_Nonnull out, size_t n);
+
+/// One head of one token by the gated delta rule (arXiv 2412.06464): the state S, a matrix [key, value] of
+/// `dimension` by `dimension`, fades to decay * S, what it holds for the key is replaced by the value at `rate`,
+/// and the query reads it.
+typedef struct {
+  size_t dimension;
+  /// `after` may be `before`.
+  const float *_Nonnull before;
+  float *_Nonnull after;
+  const float *_Nonnull key, *_Nonnull query, *_Nonnull value;
+  float decay, rate;
+  float *_Nonnull out;
+} ckernels_delta_step;
+void ckernels_delta(ckernels_set set, const ckernels_delta_step *_Nonnull step);
 /// out[i] = silu(gate[i]) * up[i]; `out` may be either input.
 void ckernels_silu_multiply(
     ckernels_set set, const float *_Nonnull gate, const float *_Nonnull up, float *_Nonnull out,

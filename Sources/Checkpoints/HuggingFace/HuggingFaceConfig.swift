@@ -13,8 +13,10 @@ struct HuggingFaceConfig {
   private let className: String
   /// The sizes of latent attention.
   private(set) var latent: LatentAttention?
-  private(set) var metadata: [String: MetadataValue] = [:]
-  private let file: JSONFile
+  /// The sizes of layers with a recurrent state.
+  private(set) var linear: LinearAttention?
+  var metadata: [String: MetadataValue] = [:]
+  let file: JSONFile
 
   /// The classes that can be run.
   static let architectures: [String: Architecture] = [
@@ -23,6 +25,9 @@ struct HuggingFaceConfig {
     "GraniteMoeForCausalLM": .granitemoe, "GraniteMoeSharedForCausalLM": .granitemoe,
     "Glm4MoeForCausalLM": .glm4moe, "Ernie4_5_MoeForCausalLM": .ernie,
     "DeepseekV2ForCausalLM": .deepSeek2, "DeepseekV3ForCausalLM": .deepSeek2,
+    "PhiMoEForCausalLM": .phimoe, "PhimoeForCausalLM": .phimoe,
+    "Qwen3NextForCausalLM": .qwen3next, "Qwen3_5MoeForCausalLM": .qwen35moe,
+    "Qwen3_5MoeForConditionalGeneration": .qwen35moe,
   ]
 
   /// - Parameter name: what the model is called.
@@ -51,6 +56,7 @@ struct HuggingFaceConfig {
     try setDimensions()
     try setRotation()
     try setMixture()
+    if ArchitectureTraits(architecture).hasLinearLayers { try setLinearAttention() }
     try setQuantization()
   }
 
@@ -103,11 +109,11 @@ struct HuggingFaceConfig {
     set(WeightBlock.columnsKey, sizes[1])
   }
 
-  private mutating func set(_ key: String, _ value: Int?) {
+  mutating func set(_ key: String, _ value: Int?) {
     if let value { metadata["\(architecture.rawValue).\(key)"] = .int64(Int64(value)) }
   }
 
-  private mutating func set(_ key: String, _ value: Double?) {
+  mutating func set(_ key: String, _ value: Double?) {
     if let value { metadata["\(architecture.rawValue).\(key)"] = .float64(value) }
   }
 
@@ -126,6 +132,54 @@ struct HuggingFaceConfig {
     set("feed_forward_length", try file.integerIfPresent("intermediate_size"))
     set("attention.layer_norm_rms_epsilon", try file.numberIfPresent("rms_norm_eps") ?? 1e-6)
     set("attention.clamp_kqv", try file.numberIfPresent("clip_qkv"))
+  }
+
+  /// The sizes of layers with a recurrent state, under the names that GGUF has for them.
+  private mutating func setLinearAttention() throws(CheckpointError) {
+    func size(_ key: String, _ maximum: Int) throws(CheckpointError) -> Int {
+      let found = try file.integer(key)
+      guard (1...maximum).contains(found) else {
+        throw file.invalid(key, "\(found)", "1 to \(maximum)")
+      }
+      return found
+    }
+    let keys = try size("linear_num_key_heads", 65_536)
+    let values = try size("linear_num_value_heads", 65_536)
+    let dimension = try size("linear_key_head_dim", 4_096)
+    guard values.isMultiple(of: keys) else {
+      throw file.invalid("linear_num_value_heads", "\(values)", "a multiple of \(keys)")
+    }
+    let valueKey = "linear_value_head_dim"
+    guard try size(valueKey, 4_096) == dimension else {
+      throw file.invalid(valueKey, "\(try size(valueKey, 4_096))", "\(dimension), as of keys")
+    }
+    let width = try size("linear_conv_kernel_dim", 64)
+    let interval = try file.integerIfPresent("full_attention_interval") ?? 4
+    guard interval > 0 else {
+      throw file.invalid("full_attention_interval", "\(interval)", "1 or more")
+    }
+    let kinds = file.value["layer_types"]?.array?.map(\.string)
+    guard (0...4_096).contains(layerCount), kinds == nil || kinds?.count == layerCount,
+      kinds?.allSatisfy({ ["linear_attention", "full_attention"].contains($0) }) ?? true
+    else {
+      throw file.invalid(
+        "layer_types", "\(kinds?.count ?? 0) layers",
+        "'linear_attention' or 'full_attention' for each of \(layerCount)")
+    }
+    let isLinear = (0..<max(layerCount, 0)).map { layer in
+      kinds.map { $0[layer] == "linear_attention" } ?? ((layer + 1) % interval != 0)
+    }
+    linear = LinearAttention(
+      keyHeadCount: keys, valueHeadCount: values, dimension: dimension, convolutionWidth: width,
+      layers: Set(isLinear.indices.filter { isLinear[$0] }), tilesHeads: false,
+      joinsRates: ArchitectureTraits(architecture).joinsRates)
+    set("ssm.group_count", keys)
+    set("ssm.time_step_rank", values)
+    set("ssm.state_size", dimension)
+    set("ssm.inner_size", values * dimension)
+    set("ssm.conv_kernel", width)
+    metadata["\(architecture.rawValue).\(ArchitectureKeys.recurrentLayersKey)"] =
+      .array(.bool(isLinear))
   }
 
   /// Latent attention as GGUF states it: one head of compressed rows, and what it stands for.
@@ -150,51 +204,6 @@ struct HuggingFaceConfig {
     set("rope.dimension_count", sizes.rotaryDimension)
   }
 
-  private mutating func setRotation() throws(CheckpointError) {
-    // Since version 5 of transformers the rotation has an object of its own.
-    let nested = file.value["rope_parameters"]
-    let own = (
-      base: try file.numberIfPresent("rope_theta"),
-      share: try file.numberIfPresent("partial_rotary_factor")
-    )
-    set("rope.freq_base", nested?["rope_theta"]?.number ?? own.base)
-    if let share = nested?["partial_rotary_factor"]?.number ?? own.share {
-      let heads = max(1, try file.integer("num_attention_heads"))
-      let derived = try file.integer("hidden_size") / heads
-      let head = try file.integerIfPresent("head_dim") ?? derived
-      set("rope.dimension_count", Int((Double(head) * share).clamped))
-    }
-    guard let scaling = nested ?? file.value["rope_scaling"],
-      let type = (scaling["rope_type"] ?? scaling["type"])?.string, type != "default"
-    else { return }
-    guard type == "linear" || type == "yarn" else {
-      throw file.invalid("rope_type", "'\(type)'", "'default', 'linear' or 'yarn'")
-    }
-    metadata["\(architecture.rawValue).rope.scaling.type"] = .string(type)
-    let factor = scaling["factor"]?.number
-    set("rope.scaling.factor", factor)
-    guard type == "yarn" else { return }
-    set(
-      "rope.scaling.original_context_length",
-      scaling["original_max_position_embeddings"]?.integer)
-    set("rope.scaling.yarn_beta_fast", scaling["beta_fast"]?.number)
-    set("rope.scaling.yarn_beta_slow", scaling["beta_slow"]?.number)
-    var refused = ["attention_factor", "mscale", "mscale_all_dim", "truncate"]
-    if architecture == .deepSeek2 {
-      // Of the two factors one is that of the other's quotient and the square of one that of the scores:
-      // published models have both alike.
-      let both = (scaling["mscale"]?.number ?? 1, scaling["mscale_all_dim"]?.number ?? 0)
-      guard both.0 == both.1 else {
-        throw file.invalid("mscale_all_dim", "\(both.1)", "\(both.0), as mscale")
-      }
-      set("rope.scaling.yarn_log_multiplier", 0.1 * both.1)
-      refused.removeAll { $0.hasPrefix("mscale") }
-    }
-    for key in refused where scaling[key] != nil {
-      throw file.invalid(key, "stated", "no such key, as it is not supported")
-    }
-  }
-
   private mutating func setMixture() throws(CheckpointError) {
     set("expert_count", expertCount)
     set("expert_used_count", try file.integer("num_experts_per_tok", "moe_k"))
@@ -204,8 +213,12 @@ struct HuggingFaceConfig {
     }
     switch architecture {
     case .olmoe, .qwen3moe, .mixtral, .gptOSS: break
+    case .phimoe:
+      if let noise = try file.numberIfPresent("router_jitter_noise"), noise != 0.01 {
+        throw file.invalid("router_jitter_noise", "\(noise)", "0.01")
+      }
     case .deepSeek2: try setDeepSeekMixture()
-    case .qwen2moe:
+    case .qwen2moe, .qwen3next, .qwen35moe:
       set(
         "expert_shared_feed_forward_length", try file.integer("shared_expert_intermediate_size"))
     case .granitemoe:
@@ -260,7 +273,7 @@ struct HuggingFaceConfig {
       throw file.invalid("hidden_act", "'\(activation)'", "'silu'")
     }
     let bias = try file.boolIfPresent("attention_bias") ?? false
-    guard !bias || architecture == .glm4moe else {
+    guard !bias || [.glm4moe, .phimoe].contains(architecture) else {
       throw file.invalid("attention_bias", "true", "false")
     }
     if architecture == .qwen2moe, try file.boolIfPresent("qkv_bias") == false {
@@ -270,8 +283,11 @@ struct HuggingFaceConfig {
       throw file.invalid(key, "true", "false")
     }
     let slides = try file.boolIfPresent("use_sliding_window") ?? true
-    if slides, let window = try file.integerIfPresent("sliding_window"), window > 0 {
-      throw file.invalid("sliding_window", "\(window)", "null")
+    let context = try file.integer("max_position_embeddings")
+    if slides, let window = try file.integerIfPresent("sliding_window"), window > 0,
+      window < context
+    {
+      throw file.invalid("sliding_window", "\(window)", "null or at least \(context)")
     }
     if let dense = file.value["mlp_only_layers"]?.array, !dense.isEmpty {
       throw file.invalid("mlp_only_layers", "\(dense.count) layers", "none")
@@ -285,9 +301,4 @@ struct HuggingFaceConfig {
       throw file.invalid("moe_layer_end_index", "\(last)", "\(layerCount - 1), the last layer")
     }
   }
-}
-
-extension Double {
-  /// What no count exceeds, from 0 on.
-  fileprivate var clamped: Double { isFinite ? Swift.min(Swift.max(self, 0), 1_048_576) : 0 }
 }

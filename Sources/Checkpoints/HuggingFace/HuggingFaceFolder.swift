@@ -22,7 +22,8 @@ enum HuggingFaceFolder {
   static func open(
     _ folder: String, others: CheckpointFolders
   ) throws(CheckpointError) -> Checkpoint {
-    let config = try JSONFile("\(folder)/config.json")
+    // Of a model that sees too, the part that reads.
+    let config = try JSONFile("\(folder)/config.json").flattened("text_config")
     let name = folder.split(separator: "/").last.map(String.init) ?? folder
     let description = try HuggingFaceConfig(config, name: name)
     let headers = try headers(folder, others: others)

@@ -15,16 +15,28 @@ struct HuggingFaceTensors {
 
   private static let outside = [
     "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
+    "lm_head.weight": "output.weight", "model.norm.bias": "output_norm.bias",
+    "lm_head.bias": "output.bias",
   ]
 
   /// Names under `model.layers.N.` and `blk.N.`.
   private static let ofLayer: [String: String] = {
     var names = [
-      "input_layernorm.weight": "attn_norm.weight",
+      "input_layernorm.weight": "attn_norm.weight", "input_layernorm.bias": "attn_norm.bias",
       "self_attn.q_norm.weight": "attn_q_norm.weight",
       "self_attn.k_norm.weight": "attn_k_norm.weight",
       "self_attn.o_proj.weight": "attn_output.weight",
+      "self_attn.o_proj.bias": "attn_output.bias",
+      "linear_attn.in_proj_qkv.weight": "attn_qkv.weight",
+      "linear_attn.in_proj_z.weight": "attn_gate.weight",
+      "linear_attn.in_proj_ba.weight": "ssm_ba.weight",
+      "linear_attn.in_proj_b.weight": "ssm_beta.weight",
+      "linear_attn.in_proj_a.weight": "ssm_alpha.weight",
+      "linear_attn.conv1d.weight": "ssm_conv1d.weight",
+      "linear_attn.dt_bias": "ssm_dt.bias",
+      "linear_attn.A_log": "ssm_a",
+      "linear_attn.norm.weight": "ssm_norm.weight",
+      "linear_attn.out_proj.weight": "ssm_out.weight",
       "self_attn.q_a_proj.weight": "attn_q_a.weight",
       "self_attn.q_a_layernorm.weight": "attn_q_a_norm.weight",
       "self_attn.q_b_proj.weight": "attn_q_b.weight",
@@ -71,7 +83,7 @@ struct HuggingFaceTensors {
   private static let scaleEndings = ["_scale_inv", "_scale"]
 
   private mutating func add(_ tensor: TensorInfo, path: String) throws(CheckpointError) {
-    let name = tensor.name
+    let name = Self.ofText(tensor.name)
     if let ending = Self.scaleEndings.first(where: { name.hasSuffix(".weight" + $0) }) {
       return try addScales(tensor, of: String(name.dropLast(ending.count)))
     }
@@ -80,21 +92,29 @@ struct HuggingFaceTensors {
       if own == "output.weight", config.tiesEmbedding { return }
       return try put(tensor, as: own)
     }
-    // ERNIE's blocks that predict further tokens.
+    // Blocks that predict further tokens (ERNIE, Qwen), and what sees (Qwen3.5).
     if config.architecture == .ernie, name.hasPrefix("model.mtp_") { return }
+    if config.linear != nil, name.hasPrefix("mtp.") || name.hasPrefix("model.visual.") { return }
     guard let (layer, rest) = Self.layer(of: name) else { return try put(tensor, as: name) }
     let traits = ArchitectureTraits(config.architecture)
     if layer >= config.layerCount, traits.mayPredictFurther { return }
     let prefix = "blk.\(layer)."
-    if rest == "post_attention_layernorm.weight" {
-      return try put(
-        tensor, as: "\(prefix)\(traits.feedForwardNorm).weight")
+    for ending in ["weight", "bias"] where rest == "post_attention_layernorm.\(ending)" {
+      return try put(tensor, as: "\(prefix)\(traits.feedForwardNorm).\(ending)")
     }
     if let own = Self.ofLayer[rest] {
-      let isVector = own == "ffn_gate_inp_shexp.weight" || own == "exp_probs_b.bias"
-      return try put(isVector ? tensor.flattened : tensor, as: prefix + own)
+      switch own {
+      case "ffn_gate_inp_shexp.weight", "exp_probs_b.bias":
+        return try put(tensor.reshaped([tensor.shape.reduce(1, *)]), as: prefix + own)
+      case "ssm_conv1d.weight" where tensor.shape.count == 3 && tensor.shape[1] == 1:
+        return try put(tensor.reshaped([tensor.shape[0], tensor.shape[2]]), as: prefix + own)
+      default:
+        return try put(tensor, as: prefix + own)
+      }
     }
     switch rest {
+    case "linear_attn.in_proj_qkvz.weight":
+      try separate(tensor, prefix: prefix, ending: "weight", blockRows: 1, path: path)
     case "self_attn.kv_b_proj.weight":
       try split(tensor, prefix: prefix, ending: "weight", block: (1, 1), path: path)
     case "self_attn.rotary_emb.inv_freq":
@@ -122,6 +142,12 @@ struct HuggingFaceTensors {
       guard let (expert, matrix) = Self.expert(of: rest) else { return try put(tensor, as: name) }
       parts["\(prefix)ffn_\(matrix)_exps.weight", default: [:]][expert] = tensor
     }
+  }
+
+  /// The name of a tensor of the part that reads, as if there were no other.
+  private static func ofText(_ name: String) -> String {
+    let prefix = "model.language_model."
+    return name.hasPrefix(prefix) ? "model." + name.dropFirst(prefix.count) : name
   }
 
   /// The layer that a name is of, and what follows in the name.
@@ -157,6 +183,11 @@ struct HuggingFaceTensors {
         tensor, prefix: "blk.\(layer).", ending: "scale", block: block,
         path: files[tensor.file].path)
     }
+    if rest == "linear_attn.in_proj_qkvz.weight", let block = config.weightBlock {
+      return try separate(
+        tensor, prefix: "blk.\(layer).", ending: "scale", blockRows: block.rows,
+        path: files[tensor.file].path)
+    }
     if let own = Self.ofLayer[rest], own.hasSuffix(".weight") {
       return try put(tensor, as: "blk.\(layer).\(scaleName(of: own))")
     }
@@ -164,6 +195,43 @@ struct HuggingFaceTensors {
       return try put(tensor, as: tensor.name)
     }
     parts["blk.\(layer).ffn_\(matrix)_exps.scale", default: [:]][expert] = tensor
+  }
+
+  /// Takes the matrix that makes queries, keys, values and gates, those of one key head after the other, or its
+  /// scales, apart: all queries, then all keys, then all values; and the gates.
+  private mutating func separate(
+    _ tensor: TensorInfo, prefix: String, ending: String, blockRows: Int, path: String
+  ) throws(CheckpointError) {
+    guard let linear = config.linear else { return try put(tensor, as: tensor.name) }
+    let (keys, values) = (linear.dimension, linear.valueSize / linear.keyHeadCount)
+    guard keys.isMultiple(of: blockRows), values.isMultiple(of: blockRows),
+      tensor.shape.count == 2,
+      tensor.shape[1] == 2 * (linear.keySize + linear.valueSize) / blockRows
+    else {
+      throw .wrongShape(
+        path: path, tensor: tensor.name, found: tensor.shape,
+        expected: [tensor.shape[0], 2 * (linear.keySize + linear.valueSize) / blockRows])
+    }
+    let rowByteCount = tensor.byteCount / tensor.shape[1]
+    func rows(from first: Int, _ count: Int) -> [ExpertSlice] {
+      (0..<linear.keyHeadCount).map { head in
+        let row = (head * 2 * (keys + values) + first) / blockRows
+        return ExpertSlice(
+          file: tensor.file, offset: tensor.offset + UInt64(row * rowByteCount),
+          byteCount: count / blockRows * rowByteCount)
+      }
+    }
+    let mixed = rows(from: 0, keys) + rows(from: keys, keys) + rows(from: 2 * keys, values)
+    for (name, slices) in [
+      ("attn_qkv", mixed), ("attn_gate", rows(from: 2 * keys + values, values)),
+    ] {
+      let byteCount = slices.reduce(0) { $0 + $1.byteCount }
+      var part = TensorInfo(
+        name: tensor.name, type: tensor.type, shape: [tensor.shape[0], byteCount / rowByteCount],
+        file: tensor.file, offset: tensor.offset, byteCount: byteCount)
+      part.parts = slices
+      try put(part, as: "\(prefix)\(name).\(ending)")
+    }
   }
 
   /// Takes the matrix that makes keys and values of compressed rows, [heads * (plain + values), rank], or its
@@ -263,11 +331,10 @@ extension TensorInfo {
       parts: parts, isTransposed: isTransposed)
   }
 
-  /// The same values as one row.
-  fileprivate var flattened: TensorInfo {
+  /// The same values in another shape.
+  fileprivate func reshaped(_ shape: [Int]) -> TensorInfo {
     TensorInfo(
-      name: name, type: type, shape: [shape.reduce(1, *)], file: file, offset: offset,
-      byteCount: byteCount)
+      name: name, type: type, shape: shape, file: file, offset: offset, byteCount: byteCount)
   }
 
   /// The first or second half of the rows of a matrix.

@@ -116,10 +116,11 @@ struct HuggingFaceTokenizer {
 
   /// The regular expressions that split text, by what GGUF calls them.
   private static let rules: [(pattern: String, rule: String)] = {
-    func cl100k(_ digits: String) -> String {
-      #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"# + digits
-        + #"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
+    func cl100k(_ digits: String, letters: String = #"\p{L}"#, word: String = #"\p{L}"#) -> String {
+      #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\#(word)+|\p{N}\#(digits)"#
+        + #"| ?[^\s\#(letters)\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
     }
+    let qwen35 = cl100k("", letters: #"\p{L}\p{M}"#, word: #"[\p{L}\p{M}]"#)
     let upper = #"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"#
     let lower = #"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"#
     let contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
@@ -127,7 +128,9 @@ struct HuggingFaceTokenizer {
     let o200k =
       "\(first)\(upper)*\(lower)+\(contractions)|\(first)\(upper)+\(lower)*\(contractions)"
       + #"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
-    return [(cl100k(""), "qwen2"), (cl100k("{1,3}"), "dbrx"), (o200k, "gpt-4o")]
+    return [
+      (cl100k(""), "qwen2"), (qwen35, "qwen35"), (cl100k("{1,3}"), "dbrx"), (o200k, "gpt-4o"),
+    ]
   }()
 
   private mutating func setRule(_ content: Content) throws(CheckpointError) {
@@ -142,7 +145,7 @@ struct HuggingFaceTokenizer {
         throw unsupported("pre_tokenizer", "splits by '\(pattern)'")
       }
       rule = known.rule == "dbrx" && model.ignoreMerges == true ? "llama-bpe" : known.rule
-      guard (known.rule == "qwen2") == (normalizes ?? false) else {
+      guard known.rule.hasPrefix("qwen") == (normalizes ?? false) else {
         throw unsupported("normalizer", normalizes == true ? "NFC" : "none")
       }
     } else if steps.contains(where: { $0["type"]?.string == "Digits" }) {

@@ -79,6 +79,17 @@ struct JSONFile {
     value = try Self.decode(JSONValue.self, path: path)
   }
 
+  /// The same file with the values of the object at `key`, if there is one, before those beside it.
+  func flattened(_ key: String) -> JSONFile {
+    guard case .object(let outer) = value, case .object(let inner) = value[key] else { return self }
+    return JSONFile(path: path, value: .object(outer.merging(inner) { $1 }))
+  }
+
+  private init(path: String, value: JSONValue) {
+    self.path = path
+    self.value = value
+  }
+
   /// What the file holds, decoded.
   static func decode<Value: Decodable>(
     _ type: Value.Type, path: String

@@ -149,7 +149,7 @@ extension MoETransformer {
     for layer in layers.dropFirst(description.denseLayerCount) {
       let router = layer.mixture.router
       add(router.bytes, router.rows * router.type.byteCount(valueCount: router.columns)!)
-      add(layer.feedForwardNorm, description.hiddenSize * 4)
+      add(layer.feedForwardNorm.weight, description.hiddenSize * 4)
     }
     return String(hash, radix: 16)
   }
@@ -167,8 +167,11 @@ extension MoETransformer {
           type: router.type, blocks: router.bytes + row * rowByteCount, count: router.columns,
           into: buffer.baseAddress!)
       }
-      for index in values.indices { values[index] *= norm[index] }
-      return values
+      for index in values.indices { values[index] *= norm.weight[index] }
+      guard norm.bias != nil else { return values }
+      // It takes the mean away first; what its bias adds is left to the fitted ones.
+      let mean = values.reduce(0, +) / Float(values.count)
+      return values.map { $0 - mean }
     }
   }
 }

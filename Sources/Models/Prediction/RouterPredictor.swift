@@ -72,7 +72,7 @@ package final class RouterPredictor {
   /// The router scores of `layer`, [experts], from the state that `note` was told of last at that
   /// distance. They are valid, and the caller's to change, until the next call.
   package func predict(
-    layer: Int, distance: Int, norm: UnsafePointer<Float>, router: Matrix
+    layer: Int, distance: Int, norm: Norm, router: Matrix
   ) -> UnsafeMutableBufferPointer<Float> {
     let hidden = model.hiddenSize
     let state = buffers.state(layer: layer - distance, distance: distance)
@@ -81,7 +81,8 @@ package final class RouterPredictor {
     if kind == .fitted, let heads {
       input = buffers.features
       matrix = heads.matrix(layer: layer, distance: distance)
-      normalize(state, weight: buffers.ones, into: input.floats)
+      kernels.rmsNorm(
+        state, weight: buffers.ones, into: input.floats, count: hidden, epsilon: model.rmsEpsilon)
       (input.floats + hidden).update(
         from: buffers.latest + layer * model.expertCount, count: model.expertCount)
       if matrix.type.wantsQuantizedActivations {
@@ -90,14 +91,14 @@ package final class RouterPredictor {
     } else {
       input = buffers.input
       matrix = router
+      input.floats.update(from: state, count: hidden)
       if kind == .corrected {
-        input.floats.update(from: state, count: hidden)
         kernels.add(
           buffers.correction(layer: layer, distance: distance), to: input.floats, count: hidden)
-        normalize(input.floats, weight: norm, into: input.floats)
-      } else {
-        normalize(state, weight: norm, into: input.floats)
       }
+      norm.apply(
+        input.floats, into: input.floats, count: hidden, epsilon: model.rmsEpsilon,
+        kernels: kernels)
       input.quantize(0..<1, kernels: kernels, pool: batch.pool)
     }
     batch.append(
@@ -111,14 +112,6 @@ package final class RouterPredictor {
         heads.bias(layer: layer, distance: distance), to: buffers.scores, count: model.expertCount)
     }
     return UnsafeMutableBufferPointer(start: buffers.scores, count: model.expertCount)
-  }
-
-  private func normalize(
-    _ state: UnsafePointer<Float>, weight: UnsafePointer<Float>,
-    into out: UnsafeMutablePointer<Float>
-  ) {
-    kernels.rmsNorm(
-      state, weight: weight, into: out, count: model.hiddenSize, epsilon: model.rmsEpsilon)
   }
 
   // MARK: - What is learned of

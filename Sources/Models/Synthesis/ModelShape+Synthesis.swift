@@ -33,7 +33,7 @@ extension ModelShape {
     ]
     let expertSize = number("expert_feed_forward_length", expertFeedForwardSize)
     switch architecture {
-    case .olmoe, .mixtral, .granitemoe:
+    case .olmoe, .mixtral, .granitemoe, .phimoe:
       // Their experts' size goes by the name of the layer's.
       result.append(number("feed_forward_length", expertFeedForwardSize))
     case .deepSeek2:
@@ -69,6 +69,27 @@ extension ModelShape {
         number("feed_forward_length", sharedFeedForwardSize), expertSize,
         number("expert_shared_feed_forward_length", sharedFeedForwardSize),
       ]
+    case .qwen3next, .qwen35moe:
+      result += [
+        number("feed_forward_length", expertFeedForwardSize * expertsPerToken), expertSize,
+        number("expert_shared_feed_forward_length", sharedFeedForwardSize),
+        number("rope.dimension_count", headDimension / 4),
+      ]
+      result += heads
+      if let linear {
+        result += [
+          number("ssm.group_count", linear.keyHeadCount),
+          number("ssm.time_step_rank", linear.valueHeadCount),
+          number("ssm.state_size", linear.dimension), number("ssm.inner_size", linear.valueSize),
+          number("ssm.conv_kernel", linear.convolutionWidth),
+          number("full_attention_interval", 4),
+        ]
+      }
+      if architecture == .qwen35moe {
+        let sections = [11, 11, 10, 0].map { Int32($0 * headDimension / 256) }
+        result.append(
+          ("\(architecture.rawValue).rope.dimension_sections", .array(.int32(sections))))
+      }
     case .glm4moe:
       result += [
         number("feed_forward_length", denseFeedForwardSize), expertSize,
@@ -110,7 +131,7 @@ extension ModelShape {
       [hiddenSize, vocabularySize],
       .embedding(BlockRounding(quantization.fitting(hiddenSize), limit: 3.15)))
     for layer in 0..<layerCount { list.appendLayer(layer) }
-    list.appendNorm("output_norm", hiddenSize)
+    list.appendStateNorm("output_norm")
     list.appendReader("output", rows: [vocabularySize], gain: 2)
     return list.tensors
   }
@@ -133,7 +154,15 @@ private struct SyntheticTensorList {
   }
 
   mutating func appendNorm(_ name: String, _ count: Int) {
-    append("\(name).weight", .f32, [count], .norm)
+    append("\(name).weight", .f32, [count], .around(1))
+  }
+
+  /// Appends a norm of states, with its bias where there is one.
+  mutating func appendStateNorm(_ name: String) {
+    appendNorm(name, shape.hiddenSize)
+    if ArchitectureTraits(shape.architecture).stateNorm == .layer {
+      append("\(name).bias", .f32, [shape.hiddenSize], .zeros)
+    }
   }
 
   /// Appends a matrix that reads the state's own part and hardly the shared one, lest it add the
@@ -168,25 +197,23 @@ private struct SyntheticTensorList {
   mutating func appendLayer(_ layer: Int) {
     let prefix = "blk.\(layer)"
     let experts = shape.expertCount
-    appendNorm("\(prefix).attn_norm", shape.hiddenSize)
-    if let latent = shape.latent {
+    appendStateNorm("\(prefix).attn_norm")
+    if let linear = shape.linear, linear.layers.contains(layer) {
+      appendLinear(prefix, linear)
+    } else if let latent = shape.latent {
       appendLatent(prefix, latent)
     } else {
       appendGrouped(prefix)
     }
     let traits = ArchitectureTraits(shape.architecture)
-    if traits.hasOtherBiases {
-      append("\(prefix).attn_output.bias", .f32, [shape.hiddenSize], .zeros)
-    }
-    if traits.hasSinks { append("\(prefix).attn_sinks.weight", .f32, [shape.headCount], .zeros) }
-    appendNorm("\(prefix).\(traits.feedForwardNorm)", shape.hiddenSize)
+    appendStateNorm("\(prefix).\(traits.feedForwardNorm)")
     guard layer >= shape.denseLayerCount else {
       return appendNetwork("\(prefix).ffn_", "", size: shape.denseFeedForwardSize)
     }
     append(
       "\(prefix).ffn_gate_inp.weight", .f32, [shape.hiddenSize, experts],
       .router(leans: design.popularity(layer: layer)))
-    if traits.hasOtherBiases {
+    if traits.hasExpertBiases {
       append("\(prefix).ffn_gate_inp.bias", .f32, [experts], .zeros)
       for part in ["gate", "up"] {
         append(
@@ -219,10 +246,15 @@ private struct SyntheticTensorList {
       "\(prefix).attn_q", rows: [shape.querySize], sharedGain: 2, gain: 0.2,
       shared: SyntheticTensor.SharedRows(
         stream: keyStream, headDimension: shape.headDimension,
-        headsPerKey: shape.headCount / shape.kvHeadCount))
+        headsPerKey: shape.headCount / shape.kvHeadCount,
+        stride: shape.querySize / shape.headCount))
     appendReader("\(prefix).attn_v", rows: [shape.keyValueSize])
     appendOutput(prefix)
     let traits = ArchitectureTraits(shape.architecture)
+    if traits.hasOutputBias != false {
+      append("\(prefix).attn_output.bias", .f32, [shape.hiddenSize], .zeros)
+    }
+    if traits.hasSinks { append("\(prefix).attn_sinks.weight", .f32, [shape.headCount], .zeros) }
     if traits.hasProjectionBias != false {
       append("\(prefix).attn_q.bias", .f32, [shape.querySize], .zeros)
       append("\(prefix).attn_k.bias", .f32, [shape.keyValueSize], .zeros)
@@ -253,6 +285,28 @@ private struct SyntheticTensorList {
       "\(prefix).attn_v_b", columns: latent.keyValueRank,
       rows: [latent.valueDimension, shape.headCount], gain: 1)
     appendOutput(prefix)
+  }
+
+  /// Appends what a layer with a recurrent state has in place of attention.
+  private mutating func appendLinear(_ prefix: String, _ linear: LinearAttention) {
+    let heads = linear.valueHeadCount
+    appendReader("\(prefix).attn_qkv", rows: [linear.channelCount])
+    appendReader("\(prefix).attn_gate", rows: [linear.valueSize])
+    if linear.joinsRates {
+      appendReader("\(prefix).ssm_ba", rows: [2 * heads])
+    } else {
+      appendReader("\(prefix).ssm_beta", rows: [heads])
+      appendReader("\(prefix).ssm_alpha", rows: [heads])
+    }
+    append(
+      "\(prefix).ssm_conv1d.weight", .f32, [linear.convolutionWidth, linear.channelCount],
+      .around(1))
+    append("\(prefix).ssm_dt.bias", .f32, [heads], .zeros)
+    append("\(prefix).ssm_a", .f32, [heads], .around(-1))
+    appendNorm("\(prefix).ssm_norm", linear.dimension)
+    appendWriter(
+      "\(prefix).ssm_out", columns: linear.valueSize, rows: [shape.hiddenSize],
+      gain: design.attentionGain)
   }
 
   private mutating func appendOutput(_ prefix: String) {

@@ -39,11 +39,13 @@ package struct ModelShape: Sendable, Hashable {
   /// Experts that every token is sent to besides, and rows of the gate projection of all of these.
   package private(set) var sharedExpertCount = 0
   package private(set) var sharedFeedForwardSize = 0
+  /// The sizes of layers with a recurrent state in place of attention: all but every fourth.
+  package private(set) var linear: LinearAttention?
 
   /// Every shape, in the order they are listed to people.
   package static let all = [
     tiny, olmoe1B7B, qwen3A3B, qwen3A22B, mixtral8x7B, qwen15A27B, granite3B, glm45Air, ernie21B,
-    gptOSS20B, deepSeekV2Lite, deepSeekV3,
+    gptOSS20B, deepSeekV2Lite, deepSeekV3, kimiK2, phi35MoE, qwen3Next, qwen35A3B,
   ]
 
   /// The shape of that name.
@@ -68,6 +70,7 @@ package struct ModelShape: Sendable, Hashable {
           quantity: "layers", found: layers, minimum: fewest, maximum: Self.maximumLayerCount)
       }
       shape.layerCount = layers
+      shape.linear = linear?.over(layers: layers)
     }
     if let experts {
       // A token needs as many different experts as it is routed to.
@@ -85,14 +88,44 @@ package struct ModelShape: Sendable, Hashable {
   private static let maximumLayerCount = 512
   private static let maximumExpertCount = 512
 
-  /// The rows of the query projection: all heads' values.
-  var querySize: Int { headCount * headDimension }
+  /// The rows of the query projection: all heads' values, perhaps with gates.
+  var querySize: Int {
+    headCount * headDimension * (ArchitectureTraits(architecture).gatesAttention ? 2 : 1)
+  }
 
   /// The rows of the key projection, and of the value projection.
   var keyValueSize: Int { kvHeadCount * headDimension }
 
   /// The columns of the output projection of attention.
   var attentionSize: Int { headCount * (latent?.valueDimension ?? headDimension) }
+
+  /// Layers with attention.
+  private var attentionLayerCount: Int { layerCount - (linear?.layers.count ?? 0) }
+
+  /// Values that the key-value cache keeps of a position, all layers together.
+  package var cachedValueCount: Int {
+    attentionLayerCount * (latent?.rowSize ?? 2 * keyValueSize)
+  }
+
+  /// Values of all matrices that every token uses, but for embedding, output head and routers.
+  package var denseValueCount: Int {
+    let attention: Int
+    if let latent {
+      let queries =
+        latent.queryRank.map { $0 * (hiddenSize + querySize) } ?? hiddenSize * querySize
+      let heads = headCount * latent.keyValueRank * (latent.plainDimension + latent.valueDimension)
+      attention = queries + heads + hiddenSize * (latent.rowSize + attentionSize)
+    } else {
+      attention = hiddenSize * (querySize + 2 * keyValueSize + attentionSize)
+    }
+    let recurrent = linear.map {
+      $0.layers.count * hiddenSize * ($0.channelCount + 2 * $0.valueSize + 2 * $0.valueHeadCount)
+    }
+    return attentionLayerCount * attention + (recurrent ?? 0)
+      + 3 * hiddenSize
+      * (denseLayerCount * denseFeedForwardSize
+        + (layerCount - denseLayerCount) * sharedFeedForwardSize)
+  }
 }
 
 extension ModelShape {
@@ -203,4 +236,55 @@ extension ModelShape {
       queryRank: 1536, keyValueRank: 512, plainDimension: 128, rotaryDimension: 64,
       valueDimension: 128),
     groupCount: 8, usedGroupCount: 4, sharedExpertCount: 1, sharedFeedForwardSize: 2048)
+
+  /// Kimi-K2 (arXiv 2507.20534).
+  package static let kimiK2 = ModelShape(
+    name: "kimi-k2", architecture: .deepSeek2, layerCount: 61, hiddenSize: 7168, headCount: 64,
+    kvHeadCount: 1, headDimension: 192, expertCount: 384, expertsPerToken: 8,
+    expertFeedForwardSize: 2048, vocabularySize: 163_840, contextLength: 131_072, ropeBase: 5e4,
+    rmsEpsilon: 1e-6, denseLayerCount: 1, denseFeedForwardSize: 18_432,
+    latent: LatentAttention(
+      queryRank: 1536, keyValueRank: 512, plainDimension: 128, rotaryDimension: 64,
+      valueDimension: 128),
+    groupCount: 1, usedGroupCount: 1, sharedExpertCount: 1, sharedFeedForwardSize: 2048)
+
+  /// Phi-3.5-MoE, by its config.json.
+  package static let phi35MoE = ModelShape(
+    name: "phi-3.5-moe", architecture: .phimoe, layerCount: 32, hiddenSize: 4096, headCount: 32,
+    kvHeadCount: 8, headDimension: 128, expertCount: 16, expertsPerToken: 2,
+    expertFeedForwardSize: 6400, vocabularySize: 32_064, contextLength: 131_072, ropeBase: 1e4,
+    rmsEpsilon: 1e-5)
+
+  /// Qwen3-Next-80B-A3B, by its config.json.
+  package static let qwen3Next = ModelShape(
+    name: "qwen3-next-80b-a3b", architecture: .qwen3next, layerCount: 48, hiddenSize: 2048,
+    headCount: 16, kvHeadCount: 2, headDimension: 256, expertCount: 512, expertsPerToken: 10,
+    expertFeedForwardSize: 512, vocabularySize: 151_936, contextLength: 262_144, ropeBase: 1e7,
+    rmsEpsilon: 1e-6, sharedExpertCount: 1, sharedFeedForwardSize: 512,
+    linear: .qwen(tiles: false).over(layers: 48))
+
+  /// Qwen3.5-35B-A3B, by its config.json.
+  package static let qwen35A3B = ModelShape(
+    name: "qwen3.5-35b-a3b", architecture: .qwen35moe, layerCount: 40, hiddenSize: 2048,
+    headCount: 16, kvHeadCount: 2, headDimension: 256, expertCount: 256, expertsPerToken: 8,
+    expertFeedForwardSize: 512, vocabularySize: 248_320, contextLength: 262_144, ropeBase: 1e7,
+    rmsEpsilon: 1e-6, sharedExpertCount: 1, sharedFeedForwardSize: 512,
+    linear: .qwen(tiles: true).over(layers: 40))
+}
+
+extension LinearAttention {
+  /// As Qwen3-Next has it, and Qwen3.5 with its rates apart and its heads in turns.
+  fileprivate static func qwen(tiles: Bool) -> LinearAttention {
+    LinearAttention(
+      keyHeadCount: 16, valueHeadCount: 32, dimension: 128, convolutionWidth: 4, layers: [],
+      tilesHeads: tiles, joinsRates: !tiles)
+  }
+
+  /// The same in all layers but every fourth.
+  fileprivate func over(layers: Int) -> LinearAttention {
+    LinearAttention(
+      keyHeadCount: keyHeadCount, valueHeadCount: valueHeadCount, dimension: dimension,
+      convolutionWidth: convolutionWidth, layers: Set((0..<layers).filter { ($0 + 1) % 4 != 0 }),
+      tilesHeads: tilesHeads, joinsRates: joinsRates)
+  }
 }

@@ -4,8 +4,8 @@ internal import Tensors
 /// One tensor of a synthesized model and what its rows are made of.
 struct SyntheticTensor: Sendable {
   enum Content: Sendable {
-    /// F32 ones with slight noise.
-    case norm
+    /// F32: the value with slight noise.
+    case around(Float)
     /// F32 zeros: a bias that does nothing.
     case zeros
     case embedding(BlockRounding)
@@ -20,9 +20,11 @@ struct SyntheticTensor: Sendable {
     let stream: RandomStreams.Purpose
     let headDimension: Int
     let headsPerKey: Int
+    /// Rows from one query head to the next, which may come with gates.
+    let stride: Int
 
     func row(of row: Int) -> Int {
-      row / headDimension / headsPerKey * headDimension + row % headDimension
+      row / stride / headsPerKey * headDimension + row % stride % headDimension
     }
   }
 
@@ -51,11 +53,11 @@ struct SyntheticTensor: Sendable {
   ) {
     var own = streams.generator(stream, row: index)
     switch content {
-    case .norm:
+    case .around(let value):
       var noise = NormalNoise(own)
       for column in 0..<columns {
         row.storeBytes(
-          of: (1 + 0.02 * noise.next()).bitPattern.littleEndian, toByteOffset: column * 4,
+          of: (value + 0.02 * noise.next()).bitPattern.littleEndian, toByteOffset: column * 4,
           as: UInt32.self)
       }
     case .zeros:

@@ -29,9 +29,12 @@ enum PreTokenizer: String, CaseIterable, Sendable {
   case deepSeek3 = "deepseek-v3"
   /// The rule of `dbrx` with each number a piece, on text in normalization form C (Qwen 2 and 3).
   case qwen2 = "qwen2"
+  /// The rule of `qwen2` with marks as parts of words: `[\p{L}\p{M}]+` for `\p{L}+`, and symbols without them
+  /// (Qwen 3.5).
+  case qwen35 = "qwen35"
 
   /// Whether text is brought to normalization form C first.
-  var normalizesText: Bool { self == .olmo || self == .qwen2 }
+  var normalizesText: Bool { self == .olmo || self == .qwen2 || self == .qwen35 }
 
   /// Whether a piece that is a token as a whole is taken without consulting the merges.
   var ignoresMerges: Bool { self == .llama3 }
@@ -43,6 +46,7 @@ enum PreTokenizer: String, CaseIterable, Sendable {
     case .refact: gpt2PieceEnd(in: text, from: start, splitsNumbers: true)
     case .dbrx, .glm4, .llama3: cl100kPieceEnd(in: text, from: start, digitLimit: 3)
     case .qwen2: cl100kPieceEnd(in: text, from: start, digitLimit: 1)
+    case .qwen35: cl100kPieceEnd(in: text, from: start, digitLimit: 1, joinsMarks: true)
     case .gpt4o: o200kPieceEnd(in: text, from: start)
     case .kimi:
       if let end = hanEnd(in: text, from: start) {
@@ -80,25 +84,33 @@ private func gpt2PieceEnd(
 
 /// The rule of OpenAI's cl100k with a limit to the digits in a piece; its alternatives in their
 /// order.
-private func cl100kPieceEnd(in text: Span<UInt8>, from start: Int, digitLimit: Int) -> Int {
+/// - Parameter joinsMarks: whether marks are letters.
+private func cl100kPieceEnd(
+  in text: Span<UInt8>, from start: Int, digitLimit: Int, joinsMarks: Bool = false
+) -> Int {
   if let end = contractionEnd(in: text, from: start, ignoringCase: true) { return end }
+  func end(of kind: TextSymbol.Kind, from start: Int) -> Int {
+    runEnd(of: kind, in: text, from: start, joinsMarks: joinsMarks)
+  }
   let first = TextSymbol(in: text, at: start)
-  let kind = first.kind
+  let kindOfFirst = first.kind(joiningMarks: joinsMarks)
   let secondStart = start + first.byteCount
-  let secondKind = secondStart < text.count ? TextSymbol(in: text, at: secondStart).kind : nil
-  switch kind {
+  let secondKind =
+    secondStart < text.count
+    ? TextSymbol(in: text, at: secondStart).kind(joiningMarks: joinsMarks) : nil
+  switch kindOfFirst {
   case .letter:
-    return runEnd(of: .letter, in: text, from: start)
+    return end(of: .letter, from: start)
   case .number:
     return runEnd(of: .number, in: text, from: start, symbolLimit: digitLimit)
   case .space, .other:
-    if secondKind == .letter { return runEnd(of: .letter, in: text, from: secondStart) }
+    if secondKind == .letter { return end(of: .letter, from: secondStart) }
   case .lineBreak:
     break
   }
-  if kind == .other || (first.scalar == " " && secondKind == .other) {
-    let end = runEnd(of: .other, in: text, from: kind == .other ? start : secondStart)
-    return runEnd(of: .lineBreak, in: text, from: end)
+  if kindOfFirst == .other || (first.scalar == " " && secondKind == .other) {
+    let symbols = end(of: .other, from: kindOfFirst == .other ? start : secondStart)
+    return runEnd(of: .lineBreak, in: text, from: symbols)
   }
   let run = WhitespaceRun(in: text, from: start)
   return run.lastLineBreakEnd ?? run.pieceEnd
@@ -215,13 +227,14 @@ struct WhitespaceRun {
 
 /// The end of the longest run of at most `symbolLimit` symbols of `kind`; `start` if there is none.
 func runEnd(
-  of kind: TextSymbol.Kind, in text: Span<UInt8>, from start: Int, symbolLimit: Int = .max
+  of kind: TextSymbol.Kind, in text: Span<UInt8>, from start: Int, symbolLimit: Int = .max,
+  joinsMarks: Bool = false
 ) -> Int {
   var end = start
   var symbolCount = 0
   while end < text.count, symbolCount < symbolLimit {
     let symbol = TextSymbol(in: text, at: end)
-    guard symbol.kind == kind else { break }
+    guard symbol.kind(joiningMarks: joinsMarks) == kind else { break }
     end += symbol.byteCount
     symbolCount += 1
   }

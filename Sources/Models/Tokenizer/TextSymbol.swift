@@ -61,6 +61,13 @@ struct TextSymbol {
     return Self.kind(of: scalar)
   }
 
+  /// The kind of the symbol, for rules that take marks for letters if `joiningMarks`.
+  func kind(joiningMarks: Bool) -> Kind {
+    let kind = kind
+    guard joiningMarks, kind == .other, wordCase() == .neither else { return kind }
+    return .letter
+  }
+
   /// What rules tell apart within words.
   enum WordCase {
     /// General categories Lu and Lt.

@@ -41,8 +41,9 @@ struct AttentionLoop: ParallelWork {
     let scores = buffers.scores(worker: worker)
     if tokenCount == 1 {
       model.kernels.attention(
-        attended, query: buffers.queryRows[0] + head * dimension, positions: position + 1,
+        attended, query: buffers.queryRows[0] + head * shape.queryStride, positions: position + 1,
         scores: scores, into: buffers.mixed.row(0) + head * dimension)
+      gate(head: head, token: 0)
       return
     }
     let count = min(Kernels.attentionBlockTokens, tokenCount - first)
@@ -50,7 +51,7 @@ struct AttentionLoop: ParallelWork {
       of: UnsafeMutablePointer<Float>.self, capacity: 2 * count
     ) { rows in
       for token in 0..<count {
-        rows[token] = buffers.queryRows[first + token] + head * dimension
+        rows[token] = buffers.queryRows[first + token] + head * shape.queryStride
         rows[count + token] = buffers.mixed.row(first + token) + head * dimension
       }
       let base = rows.baseAddress!
@@ -60,6 +61,17 @@ struct AttentionLoop: ParallelWork {
           scores: scores, outputs: UnsafePointer(base + count))
       }
     }
+    for token in first..<first + count { gate(head: head, token: token) }
+  }
+
+  /// Weighs what a head gives by the gates that came with its query.
+  private func gate(head: Int, token: Int) {
+    let shape = model.description
+    guard shape.gatesAttention else { return }
+    let out = model.buffers.mixed.row(token) + head * shape.headDimension
+    let gates =
+      model.buffers.queryRows[token] + head * shape.queryStride + shape.headDimension
+    model.kernels.sigmoidMultiply(gate: gates, up: out, into: out, count: shape.headDimension)
   }
 
   /// The loop that goes before: per token, norms and rotation of queries and keys, and the store
@@ -87,16 +99,16 @@ struct AttentionLoop: ParallelWork {
       model.kernels.add(biases.value, to: value, count: shape.keyValueSize)
     }
     if let norms = projections.norms {
-      normalize(query, heads: shape.headCount, weight: norms.query)
-      normalize(key, heads: shape.kvHeadCount, weight: norms.key)
+      normalize(query, heads: shape.headCount, stride: shape.queryStride, weight: norms.query)
+      normalize(key, heads: shape.kvHeadCount, stride: shape.headDimension, weight: norms.key)
     }
     if let limit = shape.qkvClamp {
       model.kernels.clamp(query, limit: limit, count: shape.headCount * shape.headDimension)
       model.kernels.clamp(key, limit: limit, count: shape.kvHeadCount * shape.headDimension)
       model.kernels.clamp(value, limit: limit, count: shape.kvHeadCount * shape.headDimension)
     }
-    rotate(query, heads: shape.headCount, token: token)
-    rotate(key, heads: shape.kvHeadCount, token: token)
+    rotate(query, heads: shape.headCount, stride: shape.queryStride, token: token)
+    rotate(key, heads: shape.kvHeadCount, stride: shape.headDimension, token: token)
     for head in 0..<shape.kvHeadCount {
       model.cache.store(
         key + head * shape.headDimension, count: shape.headDimension, at: position + token,
@@ -108,7 +120,7 @@ struct AttentionLoop: ParallelWork {
   }
 
   private func normalize(
-    _ row: UnsafeMutablePointer<Float>, heads: Int, weight: UnsafePointer<Float>
+    _ row: UnsafeMutablePointer<Float>, heads: Int, stride: Int, weight: UnsafePointer<Float>
   ) {
     let shape = model.description
     let dimension = shape.headDimension
@@ -119,20 +131,22 @@ struct AttentionLoop: ParallelWork {
         row, weight: weight, into: row, count: heads * dimension, epsilon: shape.rmsEpsilon)
     case .head:
       for head in 0..<heads {
-        let start = row + head * dimension
+        let start = row + head * stride
         model.kernels.rmsNorm(
           start, weight: weight, into: start, count: dimension, epsilon: shape.rmsEpsilon)
       }
     }
   }
 
-  private func rotate(_ row: UnsafeMutablePointer<Float>, heads: Int, token: Int) {
+  private func rotate(
+    _ row: UnsafeMutablePointer<Float>, heads: Int, stride: Int, token: Int
+  ) {
     let shape = model.description
     let pairs = shape.rotaryDimension / 2
     let cosines = model.buffers.cosines + token * pairs
     let sines = model.buffers.sines + token * pairs
     for head in 0..<heads {
-      let start = row + head * shape.headDimension
+      let start = row + head * stride
       switch shape.rotaryPairs {
       case .halves:
         model.kernels.rope(

@@ -1,6 +1,7 @@
 package import Checkpoints
 package import DirectIO
 package import ExpertRuntime
+internal import Glibc
 package import Tensors
 
 /// Tensors that are resident for the life of the model, such as those that every token uses.
@@ -14,13 +15,17 @@ package final class DenseWeights {
   private let memory: Arena
   private let block: WeightBlock?
   private let places: [String: Place]
-  /// Where in the memory the floats are of vectors that are stored in another type.
+  /// Where in the memory the floats are of vectors that are stored in another type or otherwise than used.
   private let converted: [String: Int]
 
   /// The bytes that `tensors` take in memory, each from a page of its own.
-  package static func byteCount(of tensors: [TensorInfo], files: [DataFile]) -> Int {
+  ///
+  /// - Parameter changes: of vectors that are stored otherwise than they are used.
+  package static func byteCount(
+    of tensors: [TensorInfo], files: [DataFile], changes: [ValueChange] = []
+  ) -> Int {
     tensors.reduce(0) { sum, tensor in
-      sum + pageAligned(span(of: tensor, files).byteCount) + convertedByteCount(tensor)
+      sum + pageAligned(span(of: tensor, files).byteCount) + convertedByteCount(tensor, changes)
     }
   }
 
@@ -34,9 +39,10 @@ package final class DenseWeights {
   }
 
   /// The bytes of the floats that vectors of another type are turned into: biases may be several.
-  private static func convertedByteCount(_ tensor: TensorInfo) -> Int {
-    guard tensor.type != .f32,
-      tensor.shape.count == 1 || tensor.name.hasSuffix(".bias") || tensor.name.hasSuffix(".scale")
+  private static func convertedByteCount(_ tensor: TensorInfo, _ changes: [ValueChange]) -> Int {
+    let endings = [".bias", ".scale", ".ssm_conv1d.weight"]
+    guard tensor.shape.count == 1 || endings.contains(where: tensor.name.hasSuffix),
+      tensor.type != .f32 || changes.contains(where: { $0.applies(to: tensor.name) })
     else { return 0 }
     // A multiple of 64, so that each begins as well as the memory does.
     return (tensor.shape.reduce(4, *) + 63) / 64 * 64
@@ -46,11 +52,13 @@ package final class DenseWeights {
   /// - Parameters:
   ///   - kernels: for vectors that are not F32.
   ///   - block: the blocks of 8-bit floats, where there are any.
+  ///   - changes: of vectors that are stored otherwise than they are used.
   ///   - name: what the memory is for.
   /// - Throws: `RuntimeError.engine` naming the tensor that could not be read.
   package init(
     _ tensors: [TensorInfo], files: [DataFile], engine: any ReadEngine, kernels: Kernels,
-    block: WeightBlock? = nil, ledger: MemoryLedger, name: String = "dense weights"
+    block: WeightBlock? = nil, changes: [ValueChange] = [], ledger: MemoryLedger,
+    name: String = "dense weights"
   ) throws(RuntimeError) {
     self.block = block
     var places: [Place] = []
@@ -61,9 +69,11 @@ package final class DenseWeights {
       end += pageAligned(span.byteCount)
     }
     var converted: [String: Int] = [:]
-    for tensor in tensors where Self.convertedByteCount(tensor) > 0 {
+    for tensor in tensors {
+      let byteCount = Self.convertedByteCount(tensor, changes)
+      guard byteCount > 0 else { continue }
       converted[tensor.name] = end
-      end += Self.convertedByteCount(tensor)
+      end += byteCount
     }
     self.converted = converted
     memory = try ledger.allocate(name, byteCount: end)
@@ -102,9 +112,12 @@ package final class DenseWeights {
     }
     for (name, offset) in converted {
       let matrix = matrix(name)
-      kernels.dequantize(
-        type: matrix.type, blocks: matrix.bytes, count: matrix.rows * matrix.columns,
-        into: (memory.base + offset).assumingMemoryBound(to: Float.self))
+      let count = matrix.rows * matrix.columns
+      let floats = (memory.base + offset).assumingMemoryBound(to: Float.self)
+      kernels.dequantize(type: matrix.type, blocks: matrix.bytes, count: count, into: floats)
+      for change in changes where change.applies(to: name) {
+        for index in 0..<count { floats[index] = change.value(floats[index]) }
+      }
     }
   }
 
@@ -184,3 +197,13 @@ package final class DenseWeights {
 }
 
 private func pageAligned(_ byteCount: Int) -> Int { (byteCount + 4095) / 4096 * 4096 }
+
+extension ValueChange {
+  /// The value that is used for one that is stored.
+  fileprivate func value(_ stored: Float) -> Float {
+    switch rule {
+    case .plusOne: stored + 1
+    case .negativeExponential: -exp(stored)
+    }
+  }
+}

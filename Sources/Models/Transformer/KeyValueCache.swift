@@ -14,13 +14,15 @@ public enum KeyValueType: String, Sendable, Codable, CaseIterable {
   package var byteCount: Int { self == .f16 ? 2 : 4 }
 }
 
-/// Keys and values of every position so far, [layers][heads][positions, values of a key], then the same of
+/// Keys and values of every position so far, [layers with attention][heads][positions, values of a key], then the same of
 /// values, so that a head streams through consecutive rows.
 package final class KeyValueCache {
   /// The number of positions there is room for.
   package let capacity: Int
   package let type: KeyValueType
   private let heads: Int
+  /// The number of a layer among those with attention.
+  private let places: [Int]
   private let memory: Arena
   private let keyByteCount: Int
   private let valueByteCount: Int
@@ -29,7 +31,8 @@ package final class KeyValueCache {
   package static func byteCount(
     _ model: ModelDescription, capacity: Int, type: KeyValueType
   ) -> Int {
-    model.layerCount * model.kvHeadCount * (model.cachedKeySize + model.cachedValueSize) * capacity
+    model.attentionLayerCount * model.kvHeadCount * (model.cachedKeySize + model.cachedValueSize)
+      * capacity
       * type.byteCount
   }
 
@@ -39,6 +42,11 @@ package final class KeyValueCache {
     self.capacity = capacity
     self.type = type
     heads = model.kvHeadCount
+    var place = 0
+    places = (0..<model.layerCount).map { layer in
+      defer { place += model.isLinear(layer: layer) ? 0 : 1 }
+      return place
+    }
     keyByteCount = capacity * model.cachedKeySize * type.byteCount
     valueByteCount = capacity * model.cachedValueSize * type.byteCount
     memory = try ledger.allocate(
@@ -47,7 +55,7 @@ package final class KeyValueCache {
 
   /// The rows of one head's keys, [capacity, values of a key].
   package func keys(layer: Int, head: Int) -> UnsafeMutableRawPointer {
-    memory.base + layer * heads * (keyByteCount + valueByteCount) + head * keyByteCount
+    memory.base + places[layer] * heads * (keyByteCount + valueByteCount) + head * keyByteCount
   }
 
   /// The rows of one head's values, [capacity, values of a value].

@@ -55,6 +55,10 @@ extension MoETransformer {
   /// Makes probabilities of a token's scores, [experts], in place, and appends its experts to the routing.
   func choose(_ mixture: TransformerLayer.Mixture, of scores: UnsafeMutableBufferPointer<Float>) {
     let rule = description.router
+    if case .sparseMixer(let threshold) = rule.gating {
+      routing.appendSparseMixer(of: UnsafeBufferPointer(scores), threshold: threshold)
+      return makeProbabilities(of: scores)
+    }
     makeProbabilities(of: scores)
     guard mixture.correction != nil || rule.groups > 1 else {
       routing.appendTopK(
@@ -114,7 +118,7 @@ extension MoETransformer {
 
   private func makeProbabilities(of scores: UnsafeMutableBufferPointer<Float>) {
     switch description.router.gating {
-    case .softmax: kernels.softmax(scores.baseAddress!, count: scores.count)
+    case .softmax, .sparseMixer: kernels.softmax(scores.baseAddress!, count: scores.count)
     case .sigmoid: for expert in scores.indices { scores[expert] = sigmoid(scores[expert]) }
     }
   }

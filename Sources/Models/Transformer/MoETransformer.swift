@@ -5,8 +5,8 @@ package import Tensors
 
 /// The decoder of every `Architecture`.
 ///
-/// Per layer: RMS norm, attention, residual; RMS norm, router, experts and the shared expert, or in the first
-/// layers of some one network, residual. What the architectures differ in is flags and numbers of
+/// Per layer: norm, attention or a recurrent state, residual; norm, router, experts and the shared expert, or in
+/// the first layers of some one network, residual. What the architectures differ in is flags and numbers of
 /// `ModelDescription`: biases, norms and clamps of projections, which values are rotated together, how
 /// scores become a choice of experts, scales.
 ///
@@ -30,6 +30,8 @@ package final class MoETransformer {
 
   package let description: ModelDescription
   package let cache: KeyValueCache
+  /// What layers without attention keep of the sequence.
+  let recurrent: RecurrentState?
   package let runtime: ExpertRuntime
   /// Changes the routing of every layer before its experts are executed, as a live replay does.
   package var forceRouting: ((_ layer: Int, _ routing: inout Routing) -> Void)?
@@ -55,18 +57,21 @@ package final class MoETransformer {
   private let weights: DenseWeights
   private let embedding: Matrix
   private let head: Matrix
-  private let outputNorm: UnsafePointer<Float>
+  private let headBias: UnsafePointer<Float>?
+  private let outputNorm: Norm
   let batch: ProductBatch
   var routing: Routing
 
   /// - Parameter buffers: scratch for `runtime.tokenCapacity` tokens and `cache.capacity` positions.
   package init(
     description: ModelDescription, weights: DenseWeights, cache: KeyValueCache,
-    runtime: ExpertRuntime, buffers: TransformerBuffers, pool: WorkerPool, kernels: Kernels
+    recurrent: RecurrentState?, runtime: ExpertRuntime, buffers: TransformerBuffers,
+    pool: WorkerPool, kernels: Kernels
   ) {
     self.description = description
     self.weights = weights
     self.cache = cache
+    self.recurrent = recurrent
     self.runtime = runtime
     self.buffers = buffers
     self.pool = pool
@@ -76,15 +81,16 @@ package final class MoETransformer {
     }
     embedding = weights.matrix("token_embd.weight")
     head = description.tiedOutput ? embedding : weights.matrix("output.weight")
-    outputNorm = weights.vector("output_norm.weight")
+    headBias = description.hasHeadBias ? weights.vector("output.bias") : nil
+    outputNorm = Norm("output_norm", weights: weights)
     rotary = RotaryEmbedding(
       dimension: description.rotaryDimension, base: description.ropeBase,
-      scaling: description.ropeScaling)
+      scaling: description.ropeScaling, context: cache.capacity, vector: weights.vector)
     batch = ProductBatch(
       kernels: kernels, pool: pool,
       capacity: description.latent == nil ? 4 : max(4, description.headCount))
     runtime.activation = description.activation
-    if description.hasOtherBiases {
+    if description.hasExpertBiases {
       runtime.biases = (description.denseLayerCount..<description.layerCount).map { layer in
         func bias(_ part: String) -> UnsafePointer<Float> {
           weights.vector("blk.\(layer).ffn_\(part)_exps.bias")
@@ -120,6 +126,8 @@ package final class MoETransformer {
   ///
   /// - Parameters:
   ///   - tokens: at most `runtime.tokenCapacity` ids below the vocabulary size.
+  ///   - position: at most the number of tokens that have been run; with a recurrent state that number, or 0,
+  ///     where a sequence begins.
   ///   - logits: whose logits to compute.
   ///   - body: called with each of those tokens' index and logits, [vocabulary], in order.
   /// - Throws: `RuntimeError` if an expert cannot be read; the same call may then be made again.
@@ -133,6 +141,7 @@ package final class MoETransformer {
     let hidden = description.hiddenSize
     let pairs = description.rotaryDimension / 2
     if position == 0 { predictor?.beginSequence() }
+    recurrent?.begin(at: position)
     for index in 0..<count {
       embed(tokens[index], into: buffers.residual + index * hidden)
       rotary.fill(
@@ -160,6 +169,7 @@ package final class MoETransformer {
       try routeAndMix(
         layer: layer, position: position, count: count, phase: phase, predictor: predictor)
     }
+    recurrent?.commit(position + count)
     switch logits {
     case .none: break
     case .last: project(tokens: (count - 1)..<count, body)
@@ -189,8 +199,9 @@ package final class MoETransformer {
     let layer = layers[block]
     let hidden = description.hiddenSize
     let input = buffers.input
-    normalize(buffers.residual, weight: layer.attentionNorm, into: input.floats, count: count)
+    normalize(buffers.residual, layer.attentionNorm, into: input.floats, count: count)
     input.quantize(0..<count, kernels: kernels, pool: pool)
+    var attended = buffers.mixed
     switch layer.attention {
     case .grouped(let projections):
       append(projections.query, of: input, into: buffers.queryRows, count: count)
@@ -204,11 +215,13 @@ package final class MoETransformer {
       pool.run(heads, chunkCount: heads.chunkCount)
     case .latent(let projections):
       attend(projections, block: block, position: position, count: count)
+    case .linear(let projections):
+      attended = attend(projections, block: block, count: count)
     }
     runtime.advanceReads()
-    buffers.mixed.quantize(0..<count, kernels: kernels, pool: pool)
+    attended.quantize(0..<count, kernels: kernels, pool: pool)
     append(
-      layer.output, bias: layer.outputBias, of: buffers.mixed, into: buffers.branchRows,
+      layer.output, bias: layer.outputBias, of: attended, into: buffers.branchRows,
       count: count)
     batch.run()
     scaleBranch(buffers.branch, count: count * hidden)
@@ -274,7 +287,7 @@ package final class MoETransformer {
     let mixture = layer.mixture
     let (experts, hidden) = (description.expertCount, description.hiddenSize)
     let input = runtime.inputRows
-    normalize(buffers.residual, weight: layer.feedForwardNorm, into: input.floats, count: count)
+    normalize(buffers.residual, layer.feedForwardNorm, into: input.floats, count: count)
     if mixture.router.type.wantsQuantizedActivations {
       input.quantize(0..<count, kernels: kernels, pool: pool)
     }
@@ -314,7 +327,7 @@ package final class MoETransformer {
       preconditionFailure("a layer with experts")
     }
     let input = buffers.input
-    normalize(buffers.residual, weight: layer.feedForwardNorm, into: input.floats, count: count)
+    normalize(buffers.residual, layer.feedForwardNorm, into: input.floats, count: count)
     input.quantize(0..<count, kernels: kernels, pool: pool)
     run(
       network, of: input, buffers: buffers.denseNetwork, into: buffers.branchRows, count: count)
@@ -323,14 +336,13 @@ package final class MoETransformer {
   }
 
   private func normalize(
-    _ rows: UnsafePointer<Float>, weight: UnsafePointer<Float>,
-    into out: UnsafeMutablePointer<Float>, count: Int
+    _ rows: UnsafePointer<Float>, _ norm: Norm, into out: UnsafeMutablePointer<Float>, count: Int
   ) {
     let hidden = description.hiddenSize
     for token in 0..<count {
-      kernels.rmsNorm(
-        rows + token * hidden, weight: weight, into: out + token * hidden, count: hidden,
-        epsilon: description.rmsEpsilon)
+      norm.apply(
+        rows + token * hidden, into: out + token * hidden, count: hidden,
+        epsilon: description.rmsEpsilon, kernels: kernels)
     }
   }
 
@@ -346,10 +358,10 @@ package final class MoETransformer {
     while first < tokens.upperBound {
       let count = min(TransformerBuffers.logitRowCount, tokens.upperBound - first)
       normalize(
-        buffers.residual + first * description.hiddenSize, weight: outputNorm, into: input.floats,
+        buffers.residual + first * description.hiddenSize, outputNorm, into: input.floats,
         count: count)
       input.quantize(0..<count, kernels: kernels, pool: pool)
-      append(head, of: input, into: buffers.logitRows, count: count)
+      append(head, bias: headBias, of: input, into: buffers.logitRows, count: count)
       batch.run()
       for row in 0..<count {
         if description.logitScale != 1 {

@@ -1,15 +1,21 @@
 package import Checkpoints
 internal import Glibc
 
-/// The angles of rotary position embedding (arXiv 2104.09864), with linear and YaRN scaling.
+/// The angles of rotary position embedding (arXiv 2104.09864), with what makes them last for long contexts.
 package struct RotaryEmbedding: Sendable {
   /// Radians per position of each pair, [dimension / 2].
   private let frequencies: [Float]
-  /// The factor on cosines and sines: 1 but for YaRN.
+  /// The factor on cosines and sines: 1 but for YaRN and LongRoPE.
   private let magnitude: Float
 
-  /// - Parameter dimension: the values of a head that are rotated.
-  package init(dimension: Int, base: Float, scaling: RopeScaling) {
+  /// - Parameters:
+  ///   - dimension: the values of a head that are rotated.
+  ///   - context: the tokens that the model is opened for.
+  ///   - vector: the values of a tensor, for factors that are in one.
+  package init(
+    dimension: Int, base: Float, scaling: RopeScaling, context: Int,
+    vector: (String) -> UnsafePointer<Float>
+  ) {
     let half = dimension / 2
     let plain = (0..<half).map { 1 / pow(base, Float(2 * $0) / Float(dimension)) }
     switch scaling {
@@ -36,6 +42,15 @@ package struct RotaryEmbedding: Sendable {
         return frequency / yarn.factor * interpolated + frequency * (1 - interpolated)
       }
       magnitude = yarn.magnitude
+    case .factors(let factors):
+      let set = factors.set(context: context)
+      let divisors =
+        switch set.factors {
+        case .values(let values): values
+        case .tensor(let name): Array(UnsafeBufferPointer(start: vector(name), count: half))
+        }
+      frequencies = zip(plain, divisors).map { $0 / $1 }
+      magnitude = set.magnitude
     }
   }
 

@@ -21,6 +21,8 @@ package struct TransformerBuffers {
   let value: UnsafeMutablePointer<Float>
   /// For latent attention; nil without it.
   let latent: LatentBuffers?
+  /// For layers with a recurrent state; nil without such.
+  let linear: LinearBuffers?
   /// Rotation of each token's position, [tokens, dimension / 2].
   let cosines: UnsafeMutablePointer<Float>
   let sines: UnsafeMutablePointer<Float>
@@ -81,7 +83,6 @@ package struct TransformerBuffers {
     kernels: Kernels, cursor: inout ScratchCursor, memory: Arena?
   ) {
     self.memory = memory
-    let queries = model.headCount * model.headDimension
     let pairs = model.rotaryDimension / 2
     residual = cursor.take(tokenCapacity * model.hiddenSize)
     branch = cursor.take(tokenCapacity * model.hiddenSize)
@@ -91,12 +92,15 @@ package struct TransformerBuffers {
       capacity: inputCapacity, columns: model.hiddenSize, kernels: kernels, cursor: &cursor)
     mixed = ActivationRows(
       capacity: tokenCapacity, columns: model.attentionSize, kernels: kernels, cursor: &cursor)
-    query = cursor.take(tokenCapacity * queries)
+    query = cursor.take(tokenCapacity * model.querySize)
     key = cursor.take(tokenCapacity * model.kvHeadCount * model.cachedKeySize)
     value = cursor.take(tokenCapacity * model.kvHeadCount * model.cachedValueSize)
     latent = model.latent.map {
       LatentBuffers(
         $0, heads: model.headCount, tokenCapacity: tokenCapacity, kernels: kernels, cursor: &cursor)
+    }
+    linear = model.linear.map {
+      LinearBuffers($0, tokenCapacity: tokenCapacity, kernels: kernels, cursor: &cursor)
     }
     cosines = cursor.take(tokenCapacity * pairs)
     sines = cursor.take(tokenCapacity * pairs)
@@ -133,11 +137,11 @@ package struct TransformerBuffers {
     let keys = model.kvHeadCount * model.cachedKeySize
     let values = model.kvHeadCount * model.cachedValueSize
     point(branchRows, at: branch, width: model.hiddenSize, count: tokenCapacity)
-    point(
-      queryRows, at: query, width: model.headCount * model.headDimension, count: tokenCapacity)
+    point(queryRows, at: query, width: model.querySize, count: tokenCapacity)
     point(keyRows, at: key, width: keys, count: tokenCapacity)
     point(valueRows, at: value, width: values, count: tokenCapacity)
     latent?.bind(tokenCapacity: tokenCapacity)
+    linear?.bind(tokenCapacity: tokenCapacity)
     point(routerRows, at: router, width: model.expertCount, count: tokenCapacity)
     point(logitRows, at: logits, width: model.vocabularySize, count: Self.logitRowCount)
     if model.sharedFeedForwardSize > 0 {

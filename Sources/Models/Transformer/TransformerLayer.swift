@@ -3,7 +3,7 @@ internal import Tensors
 
 /// The weights of a layer that every token uses; those of the experts are the runtime's.
 struct TransformerLayer {
-  let attentionNorm: UnsafePointer<Float>
+  let attentionNorm: Norm
   let attention: Attention
   let output: Matrix
   /// Added to what `output` gives.
@@ -11,13 +11,15 @@ struct TransformerLayer {
   /// The score of each head that has no value, [heads].
   let sinks: UnsafePointer<Float>?
   /// Before what follows attention.
-  let feedForwardNorm: UnsafePointer<Float>
+  let feedForwardNorm: Norm
   let feedForward: FeedForward
 
   /// What makes queries, keys and values.
   enum Attention {
     case grouped(Projections)
     case latent(LatentProjections)
+    /// No attention: a recurrent state.
+    case linear(LinearProjections)
   }
 
   struct Projections {
@@ -52,8 +54,11 @@ struct TransformerLayer {
   init(_ layer: Int, of model: ModelDescription, weights: DenseWeights) {
     func matrix(_ part: String) -> Matrix { weights.matrix("blk.\(layer).\(part).weight") }
     func vector(_ part: String) -> UnsafePointer<Float> { weights.vector("blk.\(layer).\(part)") }
-    attentionNorm = vector("attn_norm.weight")
-    if let latent = model.latent {
+    attentionNorm = Norm("blk.\(layer).attn_norm", weights: weights)
+    let linear = model.linear.flatMap { $0.layers.contains(layer) ? $0 : nil }
+    if let linear {
+      attention = .linear(LinearProjections(layer, linear, weights: weights))
+    } else if let latent = model.latent {
       attention = .latent(LatentProjections(layer, latent, weights: weights))
     } else {
       attention = .grouped(
@@ -64,10 +69,10 @@ struct TransformerLayer {
           norms: model.queryKeyNorm == nil
             ? nil : (vector("attn_q_norm.weight"), vector("attn_k_norm.weight"))))
     }
-    output = matrix("attn_output")
-    outputBias = model.hasOtherBiases ? vector("attn_output.bias") : nil
+    output = weights.matrix(model.outputTensor(ofLayer: layer))
+    outputBias = model.hasOutputBias ? vector("attn_output.bias") : nil
     sinks = model.hasSinks ? vector("attn_sinks.weight") : nil
-    feedForwardNorm = vector("\(model.feedForwardNorm).weight")
+    feedForwardNorm = Norm("blk.\(layer).\(model.feedForwardNorm)", weights: weights)
     guard layer >= model.denseLayerCount else {
       feedForward = .dense(
         FeedForwardNetwork(
@@ -77,7 +82,7 @@ struct TransformerLayer {
     feedForward = .experts(
       Mixture(
         router: matrix("ffn_gate_inp"),
-        routerBias: model.hasOtherBiases ? vector("ffn_gate_inp.bias") : nil,
+        routerBias: model.hasExpertBiases ? vector("ffn_gate_inp.bias") : nil,
         correction: model.router.hasCorrection ? vector("exp_probs_b.bias") : nil,
         shared: model.sharedFeedForwardSize == 0
           ? nil

@@ -55,11 +55,16 @@ extension ModelDescription {
   /// What attention goes through, by window.
   fileprivate func lookBacks(type: KeyValueType) -> [ModelWork.LookBack] {
     let values = latent.map { $0.rowSize + $0.keyValueRank } ?? 2 * headDimension
-    let windows = (0..<layerCount).map(window(ofLayer:))
-    return Set(windows).map { window in
+    let windows = (0..<layerCount).filter { !isLinear(layer: $0) }.map(window(ofLayer:))
+    let parts = Set(windows).map { window in
       ModelWork.LookBack(
         bytesPerPosition: windows.count { $0 == window } * headCount * values * type.byteCount,
         window: window)
     }.sorted { $0.window ?? .max < $1.window ?? .max }
+    // A token reads and writes the matrices of a recurrent state, however many there were before.
+    guard let linear else { return parts }
+    return [
+      ModelWork.LookBack(bytesPerPosition: 8 * linear.layers.count * linear.matrixSize, window: 1)
+    ] + parts
   }
 }

@@ -20,6 +20,9 @@ public struct PlanShape: Hashable, Sendable, Codable {
   public var vocabulary: Int
   /// Rows of the gate matrix of what every token uses beside its experts at a layer; nil or 0: nothing.
   public var sharedFeedForwardSize: Int?
+  /// Values of all matrices that every token uses, but for embedding, output head and routers, all layers
+  /// together; nil: of attention as the heads say, and what is beside the experts.
+  public var denseValues: Int?
   /// Bytes that a position takes in the key-value cache, all layers together; nil: those of keys and values
   /// in half precision.
   public var keyValueBytesPerPosition: Int?
@@ -73,23 +76,26 @@ public struct PlanShape: Hashable, Sendable, Codable {
     let type = elementType?.name ?? self.type
     let attention = 2 * hiddenSize * (attentionSize + keyValueHeads * headDimension)
     let shared = 3 * hiddenSize * (sharedFeedForwardSize ?? 0)
+    let denseValues = denseValues ?? layers * (attention + shared)
     let matrix = ModelWork.Weights(type: type, bytes: bytes(hiddenSize * expertFeedForwardSize))
     return ModelWork(
       name: name, layers: layers, experts: experts, topK: expertsPerToken, hiddenSize: hiddenSize,
       vocabulary: vocabulary,
       dense: [
         .init(type: "F32", bytes: layers * 4 * hiddenSize * experts),
-        .init(type: type, bytes: layers * bytes(attention + shared)),
+        .init(type: type, bytes: bytes(denseValues)),
       ],
       head: .init(type: type, bytes: embeddingByteCount),
       expertMatrices: Array(repeating: [matrix, matrix, matrix], count: layers),
       keyValueBytesPerPosition: keyValueBytesPerPosition
         ?? 4 * layers * keyValueHeads * headDimension,
-      // Every head goes through keys and values; compressed rows are both.
+      // Every head goes through keys and values; where they are compressed, all through the same rows, which
+      // are both.
       lookBacks: [
         .init(
-          bytesPerPosition: keyValueBytesPerPosition.map { 2 * heads * $0 }
-            ?? 4 * layers * heads * headDimension)
+          bytesPerPosition: keyValueBytesPerPosition.map {
+            $0 * heads / keyValueHeads * (keyValueHeads == 1 ? 2 : 1)
+          } ?? 4 * layers * heads * headDimension)
       ],
       chunkTokens: ModelOptions.chunkTokenCount)
   }
@@ -97,7 +103,7 @@ public struct PlanShape: Hashable, Sendable, Codable {
 
 extension PlanShape {
   /// The shapes that ship with stoker.
-  public static let names = ModelShape.all.map(\.name) + ["kimi-k2"]
+  public static let names = ModelShape.all.map(\.name)
 
   /// The shape of that name; nil if there is none.
   ///
@@ -107,15 +113,6 @@ extension PlanShape {
     let columns = ModelShape.all.first { $0.name == name }?.hiddenSize ?? 0
     let usual: ElementType = columns.isMultiple(of: ElementType.q4_K.blockSize) ? .q4_K : .mxfp4
     let type = type ?? usual.name
-    if name == "kimi-k2" {
-      // Kimi-K2-Instruct's config.json. Its keys and values are compressed: 512 + 64 values of half
-      // precision for each position and layer; its attention's matrices are taken as those of 64 heads.
-      self.init(
-        name: name, layers: 61, hiddenSize: 7168, heads: 64, keyValueHeads: 8, headDimension: 128,
-        experts: 384, expertsPerToken: 8, expertFeedForwardSize: 2048, vocabulary: 163_840,
-        sharedFeedForwardSize: 2048, keyValueBytesPerPosition: 61 * 576 * 2, type: type)
-      return
-    }
     guard let shape = ModelShape.all.first(where: { $0.name == name }) else { return nil }
     self.init(
       name: name, layers: shape.layerCount - shape.denseLayerCount, hiddenSize: shape.hiddenSize,
@@ -123,7 +120,7 @@ extension PlanShape {
       keyValueHeads: shape.kvHeadCount, headDimension: shape.headDimension,
       experts: shape.expertCount, expertsPerToken: shape.expertsPerToken,
       expertFeedForwardSize: shape.expertFeedForwardSize, vocabulary: shape.vocabularySize,
-      sharedFeedForwardSize: shape.sharedFeedForwardSize,
-      keyValueBytesPerPosition: shape.latent.map { shape.layerCount * $0.rowSize * 2 }, type: type)
+      sharedFeedForwardSize: shape.sharedFeedForwardSize, denseValues: shape.denseValueCount,
+      keyValueBytesPerPosition: 2 * shape.cachedValueCount, type: type)
   }
 }
