@@ -12,6 +12,8 @@ package struct Checkpoint: MetadataSource, Sendable {
     package let path: String
     /// The size of the file.
     package let byteCount: UInt64
+    /// Experts of it that lie otherwise than they are computed with.
+    var arrangement: Arrangement?
   }
 
   /// The path that was opened; of a split checkpoint, any of its files; a folder, if it is one.
@@ -126,7 +128,11 @@ package struct Checkpoint: MetadataSource, Sendable {
   ) throws(CheckpointError) {
     byteCount = try Self.sum(headers.map(\.fileByteCount), path: path)
     self.path = path
-    files = headers.map { File(path: $0.path, byteCount: $0.fileByteCount) }
+    files = headers.enumerated().map { index, header in
+      File(
+        path: header.path, byteCount: header.fileByteCount,
+        arrangement: tensors.arrangements[index])
+    }
     copies = files.indices.map { [$0] }
     version = nil
     isAsTrained = true

@@ -38,7 +38,9 @@ struct CheckpointFolders {
           isCopy = try Self.bytes(file.path, place) == Self.bytes(candidate, place)
         }
         guard isCopy else { throw .differentCopy(path: candidate, of: file.path) }
-        copies[index].append(Checkpoint.File(path: candidate, byteCount: file.byteCount))
+        copies[index].append(
+          Checkpoint.File(
+            path: candidate, byteCount: file.byteCount, arrangement: file.arrangement))
       }
       guard isUsed else { throw .uselessFolder(path: folder, file: files[0].path) }
     }

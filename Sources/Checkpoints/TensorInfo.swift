@@ -16,25 +16,45 @@ package struct TensorInfo: Sendable, Hashable {
   package let byteCount: Int
   /// Where the bytes lie if not in one piece: one after the other they are the tensor.
   package var parts: [ExpertSlice] = []
-  /// Whether rows and columns of each part are to change places; the shape is that after it.
-  package var isTransposed = false
+  /// How the values of a part are to be ordered; the shape is that after it.
+  package var order = ValueOrder.asStored
+}
+
+/// How values that are used differ in order from those that are stored.
+package enum ValueOrder: Sendable, Hashable {
+  case asStored
+  /// Rows and columns change places.
+  case transposed
+  /// Every other value, from that one on, 0 or 1.
+  case alternating(from: Int)
 }
 
 extension TensorInfo {
-  /// Writes a part of the tensor as it is to be: as it lies, or with rows and columns having changed places.
-  package func copy(part source: UnsafeRawBufferPointer, to target: UnsafeMutableRawPointer) {
-    guard isTransposed, let base = source.baseAddress else {
-      return UnsafeMutableRawBufferPointer(start: target, count: source.count).copyMemory(
-        from: source)
-    }
-    let (rows, columns, byteCount) = (shape[0], shape[1], type.blockByteCount)
+  /// Writes a part of the tensor as it is to be.
+  /// - Returns: the bytes written.
+  package func copy(
+    part source: UnsafeRawBufferPointer, to target: UnsafeMutableRawPointer
+  ) -> Int {
+    guard let base = source.baseAddress else { return 0 }
+    let byteCount = type.blockByteCount
     var next = target
-    for column in 0..<columns {
-      for row in 0..<rows {
-        next.copyMemory(from: base + (row * columns + column) * byteCount, byteCount: byteCount)
-        next += byteCount
-      }
+    func take(_ place: Int) {
+      next.copyMemory(from: base + place * byteCount, byteCount: byteCount)
+      next += byteCount
     }
+    switch order {
+    case .asStored:
+      UnsafeMutableRawBufferPointer(start: target, count: source.count).copyMemory(from: source)
+      next += source.count
+    case .transposed:
+      let (rows, columns) = (shape[0], shape[1])
+      for column in 0..<columns {
+        for row in 0..<rows { take(row * columns + column) }
+      }
+    case .alternating(let first):
+      for place in stride(from: first, to: source.count / byteCount, by: 2) { take(place) }
+    }
+    return next - target
   }
 }
 

@@ -43,22 +43,32 @@ package final class DataFile: Sendable {
   package let isDirect: Bool
   /// What offsets, lengths and memory addresses of reads must be multiples of.
   package let alignment: Int
-  /// Why O_DIRECT is not used though it was wished for.
+  /// Why O_DIRECT is not used though it was wished for, or why threads read it.
   package let fallbackReason: String?
+  /// Memory that a read takes beside where it goes.
+  package let scratchByteCount: Int
   /// -1 where the bytes are provided.
   let descriptor: Int32
   private let provider: Provider?
 
   /// Bytes that `provider` gives.
   ///
-  /// - Parameter name: what errors call them.
-  package init(name: String, byteCount: Int, provider: @escaping Provider) {
+  /// - Parameters:
+  ///   - name: what errors call them.
+  ///   - isDirect: whether they come by reads that pass by the page cache.
+  ///   - scratchByteCount: memory that a call of `provider` takes.
+  ///   - fallbackReason: what had to be done without, as they are provided.
+  package init(
+    name: String, byteCount: Int, isDirect: Bool = false, scratchByteCount: Int = 0,
+    fallbackReason: String? = nil, provider: @escaping Provider
+  ) {
     path = name
     self.byteCount = byteCount
     self.provider = provider
-    isDirect = false
+    self.isDirect = isDirect
+    self.scratchByteCount = scratchByteCount
+    self.fallbackReason = fallbackReason
     alignment = 1
-    fallbackReason = nil
     descriptor = -1
   }
 
@@ -86,6 +96,7 @@ package final class DataFile: Sendable {
     self.path = path
     self.isDirect = isDirect
     provider = nil
+    scratchByteCount = 0
     descriptor = opened
     byteCount = Int(status.st_size)
     alignment = isDirect ? Self.directAlignment(of: opened) : 1
@@ -100,6 +111,14 @@ package final class DataFile: Sendable {
   /// - Returns: why they could not be.
   func provide(_ bytes: UnsafeMutableRawBufferPointer, from offset: UInt64) -> IOError? {
     provider?(offset, bytes).map { .provided(name: path, reason: $0) }
+  }
+
+  /// Reads `span` into memory that is aligned as the file asks for, and waits for it.
+  package func read(_ span: AlignedSpan, into destination: UnsafeMutableRawPointer) -> IOError? {
+    var progress = Progress(
+      request: ReadRequest(
+        file: 0, span: span, destination: destination, tag: 0, priority: .demand))
+    return progress.finish(from: self)
   }
 
   /// The kernel's word, or a page where it gives none; never less than a disk sector.

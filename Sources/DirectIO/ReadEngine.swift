@@ -110,7 +110,12 @@ package func makeReadEngine(
 ) throws(IOError) -> any ReadEngine {
   var fallbacks: [String] = []
   // The kernel knows nothing of bytes that are provided.
-  if kind != .pread, !files.contains(where: \.isProvided) {
+  if let provided = files.first(where: \.isProvided) {
+    guard kind != .uring else {
+      throw .ringRefused(
+        errno: ENOTSUP, cause: "as '\(provided.path)' is not read as it lies")
+    }
+  } else if kind != .pread {
     do throws(IOError) {
       return try UringReadEngine(
         files: files, arenas: arenas, queueDepth: queueDepth, capacity: capacity)
@@ -120,8 +125,12 @@ package func makeReadEngine(
     }
   }
   return try PreadReadEngine(
-    files: files, threadCount: min(queueDepth, 8), capacity: capacity, fallbacks: fallbacks)
+    files: files, threadCount: min(queueDepth, readerThreadCount), capacity: capacity,
+    fallbacks: fallbacks)
 }
+
+/// The most threads that read at a time where io_uring does not.
+package let readerThreadCount = 8
 
 /// A first-in, first-out queue of fixed capacity.
 struct RequestQueue: ~Copyable {

@@ -114,7 +114,9 @@ extension ExpertLayout {
           let end = before.offset + UInt64(before.byteCount)
           return next.file == before.file && next.offset >= end
             && next.offset - end < UInt64(Self.gap)
-            && next.offset + UInt64(next.byteCount) - start <= UInt64(joint)
+            // Of what is arranged one read makes all.
+            && (next.offset + UInt64(next.byteCount) - start <= UInt64(joint)
+              || Arrangement.arranges(start))
         })
       {
         groups[groups.count - 1].append(matrix)

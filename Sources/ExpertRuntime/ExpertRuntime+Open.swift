@@ -32,7 +32,7 @@ extension ExpertRuntime {
     let layout = try ExpertLayout(checkpoint)
     return try open(
       layout: layout,
-      files: checkpoint.files.map { try DataFile(path: $0.path, direct: direct) },
+      files: checkpoint.files.open(direct),
       topK: topK ?? checkpoint.expertsPerToken(maximum: layout.expertCount), memory: memory,
       tokenCapacity: tokenCapacity, threads: threads, policy: policy, readsAhead: readsAhead, io: io
     )
@@ -68,7 +68,8 @@ extension ExpertRuntime {
     let geometry = ExpertGeometry(layout: layout, files: files)
     let scratchByteCount = scratchByteCount(
       layout: layout, topK: topK, tokenCapacity: tokenCapacity, kernels: kernels)
-    let scratch = MemoryLedger.footprint(scratchByteCount)
+    let readScratch = readScratchByteCount(files)
+    let scratch = MemoryLedger.footprint(scratchByteCount) + readScratch
     let plan = slotPlan(
       geometry: geometry, expertCount: layout.expertCount, topK: topK,
       capacity: memory.map { max(0, $0) - scratch }, staging: readsAhead)
@@ -79,6 +80,7 @@ extension ExpertRuntime {
         budget: memory ?? 0, minimum: scratch + MemoryLedger.footprint(slots))
     }
     let ledger = MemoryLedger(budget: memory ?? .max)
+    if readScratch > 0 { try ledger.reserve("rearranged reads", byteCount: readScratch) }
     let slots = try ledger.allocate("expert slots", byteCount: plan.byteCount)
     let runtime = ExpertRuntime(
       layout: layout, geometry: geometry, topK: topK, tokenCapacity: tokenCapacity,
@@ -89,6 +91,11 @@ extension ExpertRuntime {
       pool: try makePool(threadCount: threads), kernels: kernels)
     if runtime.holdsEveryExpert { try runtime.preload { _, _ in } }
     return runtime
+  }
+
+  /// The memory that threads which read take beside where they read to.
+  package static func readScratchByteCount(_ files: [DataFile]) -> Int {
+    readerThreadCount * (files.map(\.scratchByteCount).max() ?? 0)
   }
 
   /// The slots: how many experts can be in memory at a time.

@@ -12,7 +12,7 @@ public struct MemoryRequirements: Hashable, Sendable, Codable {
   public let denseWeights: Int
   /// Keys and values, and what layers without attention keep of a sequence.
   public let keyValueCache: Int
-  /// Working memory of attention, experts and prediction.
+  /// Working memory of attention, experts, prediction and of reads that are rearranged.
   public let activations: Int
   /// Slots for one layer's top-k experts: without them nothing can be computed.
   public let minimumSlots: Int
@@ -49,6 +49,11 @@ struct RunShape {
       kernels: kernels)
   }
 
+  /// What threads that read take to rearrange what they read.
+  var readScratchByteCount: Int {
+    ExpertRuntime.readScratchByteCount(files)
+  }
+
   /// - Parameter process: bytes the process holds before anything large is allocated.
   func requirements(process: Int) -> MemoryRequirements {
     let cache = KeyValueCache.byteCount(description, capacity: context, type: keyValueType)
@@ -72,7 +77,7 @@ struct RunShape {
       keyValueCache: MemoryLedger.footprint(cache)
         + MemoryLedger.footprint(RecurrentState.byteCount(description)),
       activations: MemoryLedger.footprint(buffers)
-        + MemoryLedger.footprint(expertScratchByteCount) + prediction,
+        + MemoryLedger.footprint(expertScratchByteCount) + prediction + readScratchByteCount,
       minimumSlots: MemoryLedger.footprint(minimumSlots),
       allSlots: MemoryLedger.footprint(allSlots))
   }

@@ -73,6 +73,9 @@ public final class MoEModel {
     guard wanted >= requirements.minimumBudget else { throw tooSmall }
     ledger = MemoryLedger(budget: wanted)
     try ledger.reserve("process", byteCount: requirements.process)
+    if shape.readScratchByteCount > 0 {
+      try ledger.reserve("rearranged reads", byteCount: shape.readScratchByteCount)
+    }
     pool = try ExpertRuntime.makePool(threadCount: shape.threadCount)
     let plan = ExpertRuntime.slotPlan(
       geometry: shape.geometry, expertCount: shape.layout.expertCount,

@@ -99,7 +99,7 @@ public final class ModelFile {
         expected: PolicyName.runnableNames)
     }
     let kernels = Kernels(set: try KernelSet.selected())
-    let files = try checkpointFiles.map { try DataFile(path: $0.path, direct: options.direct) }
+    let files = try checkpointFiles.open(options.direct)
     let heads = try predictorHeads(options)
     return RunShape(
       description: description, layout: layout,

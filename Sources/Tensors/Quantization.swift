@@ -16,6 +16,17 @@ package enum WeightQuantization: String, CaseIterable, Sendable {
 }
 
 extension Kernels {
+  /// Makes `count` blocks of MXFP4 of blocks of two neighbouring values a byte, [count, 16] bytes, and their
+  /// scales, [count] bytes, which lie apart; `out` is [count, 17] bytes.
+  package static func mergeMXFP4(
+    blocks: UnsafeRawPointer, scales: UnsafeRawPointer, into out: UnsafeMutableRawPointer,
+    count: Int
+  ) {
+    ckernels_merge_mxfp4(
+      blocks.assumingMemoryBound(to: UInt8.self), scales.assumingMemoryBound(to: UInt8.self),
+      out.assumingMemoryBound(to: UInt8.self), count)
+  }
+
   /// Quantizes values, with the least squared error of many candidates; every set writes the same bits.
   ///
   /// - Parameters:

@@ -28,6 +28,7 @@ NOT_JUDGED = {
     "tiny-olmoe": "it wants ungrouped heads",
     "tiny-olmoe-clip": "it ignores the clamp",
     "tiny-gpt-oss": "it rounds YaRN's ramp",
+    "tiny-gpt-oss-mxfp4": "it rounds YaRN's ramp",
     "tiny-deepseek2-lite": "it wants 27 layers",
     "tiny-phimoe": "it weighs experts by a softmax over all",
     "tiny-deepseek2": "it scores groups as V3 does",

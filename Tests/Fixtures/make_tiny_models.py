@@ -41,6 +41,8 @@ class TinyModel:
     config: dict
     shard: str | None = None
     """The size of the files of a folder, if one is written."""
+    packs_experts: bool = False
+    """Whether the folder's experts are 4-bit floats, as gpt-oss is published."""
     block: tuple[int, int] | None = None
     """Rows and columns of the blocks with one scale, if the folder's matrices are 8-bit floats."""
 
@@ -191,6 +193,7 @@ MODELS = {
     "tiny-glm4moe-air": TinyModel(1, "Glm4Moe", GLM4 | {"use_qk_norm": False}),
     "tiny-ernie4_5moe": TinyModel(1, "Ernie4_5_Moe", ERNIE, "1GB"),
     "tiny-gpt-oss": TinyModel(4, "GptOss", GPT_OSS),
+    "tiny-gpt-oss-mxfp4": TinyModel(1, "GptOss", GPT_OSS, "1GB", packs_experts=True),
     "tiny-deepseek2-lite": TinyModel(2, "DeepseekV2", DEEPSEEK, "1GB"),
     "tiny-deepseek2": TinyModel(1, "DeepseekV2", DEEPSEEK_V2),
     "tiny-deepseek3": TinyModel(30, "DeepseekV3", DEEPSEEK_V3, "1GB"),
@@ -227,9 +230,13 @@ def build(model: TinyModel, seed: int) -> torch.nn.Module:
             # Above 1/sqrt(fan-in), so that the layers outweigh the embedding in the residual.
             values *= 1.5 / np.sqrt(parameter.shape[-1])
         parameter.data = torch.from_numpy(values.astype(np.float32))
+        if model.packs_experts:
+            parameter.data = parameter.data.bfloat16().float()
     network.tie_weights()
     if model.block:
         quantize(network, model.block)
+    if model.packs_experts:
+        pack_experts(network)
     return network
 
 
@@ -269,6 +276,47 @@ def quantize(network: torch.nn.Module, block: tuple[int, int]) -> None:
                 network.float8[f"{own}_scale"] = scales.bfloat16()
             else:
                 network.float8[f"{own}_scale_inv"] = scales
+
+
+@torch.no_grad()
+def pack_experts(network: torch.nn.Module) -> None:
+    """Rounds experts to 4-bit floats (MXFP4) along their inputs, as transformers unpacks them, and keeps blocks
+    and scales as `network.packed`."""
+    from transformers.integrations.mxfp4 import FP4_VALUES, convert_moe_packed_tensors
+
+    network.packed = {}
+    values = torch.tensor(FP4_VALUES)
+    for name, parameter in network.named_parameters():
+        if not name.endswith((".experts.gate_up_proj", ".experts.down_proj")):
+            continue
+        rows = parameter.transpose(1, 2)  # [expert, out, in]
+        groups = rows.reshape(*rows.shape[:2], -1, 32)
+        largest = groups.abs().amax(-1).clamp(min=1e-30)
+        exponent = (largest / 6).log2().ceil()
+        scaled = groups / exponent.exp2()[..., None]
+        codes = (scaled[..., None] - values).abs().argmin(-1).to(torch.uint8)
+        blocks = codes[..., 0::2] | codes[..., 1::2] << 4
+        scales = (exponent + 127).to(torch.uint8)
+        parameter.data = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+        assert torch.allclose(
+            parameter.transpose(1, 2).reshape(groups.shape),
+            values[codes.long()] * exponent.exp2()[..., None])
+        network.packed |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+
+
+def write_packed(network: torch.nn.Module, folder: Path) -> None:
+    """The folder as gpt-oss is published: experts in 4-bit floats, the rest in BF16."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: value.bfloat16() for name, value in network.state_dict().items()
+        if f"{name}_blocks" not in network.packed
+    }  # fmt: skip
+    save_file(tensors | network.packed, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def write_float8(network: torch.nn.Module, block: tuple[int, int], folder: Path) -> None:
@@ -465,6 +513,8 @@ def write_model(name: str, model: TinyModel, out: Path) -> str:
         (folder / "generation_config.json").unlink(missing_ok=True)
         if model.family == "Qwen3_5Moe":
             publish_with_sight(folder)
+        if model.packs_experts:
+            write_packed(network, folder)
         if model.block:
             write_float8(network, model.block, folder)
         tiny_vocabulary.tokenizer(model.pre).save(str(folder / "tokenizer.json"), pretty=False)

@@ -26,6 +26,7 @@ enum Fixtures {
     "tiny-glm4moe-air", "tiny-ernie4_5moe", "tiny-gpt-oss", "tiny-deepseek2-lite",
     "tiny-deepseek2", "tiny-deepseek3", "tiny-qwen3moe-fp8", "tiny-deepseek3-fp8",
     "tiny-glm4moe-fp8", "tiny-phimoe", "tiny-qwen3next", "tiny-qwen35moe",
+    "tiny-gpt-oss-mxfp4",
   ]
 
   /// Those that are there as transformers saves them too, one of each architecture.
@@ -35,6 +36,9 @@ enum Fixtures {
     "tiny-deepseek2-lite", "tiny-deepseek3", "tiny-deepseek3-fp8", "tiny-glm4moe-fp8",
     "tiny-phimoe", "tiny-qwen3next", "tiny-qwen35moe",
   ]
+
+  /// Those whose folder has experts in 4-bit floats, which are multiplied with activations of 8 bits.
+  static let packedFolders = ["tiny-gpt-oss-mxfp4"]
 
   static func folder(_ name: String) -> String {
     repository.appendingPathComponent("Tests/Fixtures/\(name)").path

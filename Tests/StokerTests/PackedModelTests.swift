@@ -48,7 +48,7 @@ import Testing
 
   @Test(
     arguments: Fixtures.tinyModels.map(Fixtures.tiny)
-      + Fixtures.tinyFolders.map(Fixtures.folder)
+      + (Fixtures.tinyFolders + Fixtures.packedFolders).map(Fixtures.folder)
       + [Fixtures.demo])
   func packingChangesNoBit(_ path: String) throws {
     defer { finish() }

@@ -89,6 +89,12 @@ bool ckernels_quantize_weights(
 uint32_t ckernels_crc32c(
     ckernels_set set, uint32_t crc, const void *_Nonnull bytes, size_t count);
 
+/// Makes `count` blocks of MXFP4, 17 bytes each, of blocks of 16 bytes, two neighbouring values in each, and
+/// their scales, which lie apart (arrange.c).
+void ckernels_merge_mxfp4(
+    const uint8_t *_Nonnull blocks, const uint8_t *_Nonnull scales, uint8_t *_Nonnull out,
+    size_t count);
+
 // Float kernels between the matrix products (elementwise.c).
 
 /// out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]; `out` may be `x`.

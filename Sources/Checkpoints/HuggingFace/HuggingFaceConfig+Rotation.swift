@@ -66,6 +66,9 @@ extension HuggingFaceConfig {
       set("rope.scaling.yarn_log_multiplier", 0.1 * both.1)
       refused.removeAll { $0.hasPrefix("mscale") }
     }
+    if scaling["truncate"]?.bool == ArchitectureTraits(architecture).roundsRamp {
+      refused.removeAll { $0 == "truncate" }
+    }
     for key in refused where scaling[key] != nil {
       throw file.invalid(key, "stated", "no such key, as it is not supported")
     }

@@ -25,7 +25,7 @@ struct HuggingFaceConfig {
     "GraniteMoeForCausalLM": .granitemoe, "GraniteMoeSharedForCausalLM": .granitemoe,
     "Glm4MoeForCausalLM": .glm4moe, "Ernie4_5_MoeForCausalLM": .ernie,
     "DeepseekV2ForCausalLM": .deepSeek2, "DeepseekV3ForCausalLM": .deepSeek2,
-    "PhiMoEForCausalLM": .phimoe, "PhimoeForCausalLM": .phimoe,
+    "GptOssForCausalLM": .gptOSS, "PhiMoEForCausalLM": .phimoe, "PhimoeForCausalLM": .phimoe,
     "Qwen3NextForCausalLM": .qwen3next, "Qwen3_5MoeForCausalLM": .qwen35moe,
     "Qwen3_5MoeForConditionalGeneration": .qwen35moe,
   ]
@@ -63,10 +63,18 @@ struct HuggingFaceConfig {
   /// How weights are quantized: not at all, or to 8-bit floats with a scale for each block, as DeepSeek-V3 is
   /// (arXiv 2412.19437, section 3.3), or for each row, as the library compressed-tensors has it.
   private mutating func setQuantization() throws(CheckpointError) {
-    guard let quantization = file.value["quantization_config"] else { return }
+    guard let quantization = file.value["quantization_config"] else {
+      guard architecture != .gptOSS else {
+        throw file.invalid(
+          "quantization_config", "none", "'mxfp4', as gpt-oss is published (or take a GGUF file)")
+      }
+      return
+    }
     switch quantization["quant_method"]?.string ?? "none" {
     case "fp8": try setBlocks(quantization)
     case "compressed-tensors": try setRows(quantization)
+    // Of experts, whose tensors tell the rest.
+    case "mxfp4" where architecture == .gptOSS: break
     case let method:
       throw file.invalid("quant_method", "'\(method)'", "'fp8', 'compressed-tensors' or none")
     }
@@ -206,13 +214,14 @@ struct HuggingFaceConfig {
 
   private mutating func setMixture() throws(CheckpointError) {
     set("expert_count", expertCount)
-    set("expert_used_count", try file.integer("num_experts_per_tok", "moe_k"))
+    set("expert_used_count", try file.integer("num_experts_per_tok", "moe_k", "experts_per_token"))
     set("expert_feed_forward_length", try file.integerIfPresent("moe_intermediate_size"))
     if let normalizes = try file.boolIfPresent("norm_topk_prob") {
       metadata["\(architecture.rawValue).expert_weights_norm"] = .bool(normalizes)
     }
     switch architecture {
-    case .olmoe, .qwen3moe, .mixtral, .gptOSS: break
+    case .olmoe, .qwen3moe, .mixtral: break
+    case .gptOSS: try setGPTOSSMixture()
     case .phimoe:
       if let noise = try file.numberIfPresent("router_jitter_noise"), noise != 0.01 {
         throw file.invalid("router_jitter_noise", "\(noise)", "0.01")
@@ -247,6 +256,22 @@ struct HuggingFaceConfig {
     }
   }
 
+  /// gpt-oss: windows in every other layer, clamped activations.
+  private mutating func setGPTOSSMixture() throws(CheckpointError) {
+    set("attention.sliding_window", try file.integer("sliding_window"))
+    let kinds = file.value["layer_types"]?.array?.map(\.string) ?? []
+    for (layer, kind) in kinds.enumerated() {
+      let expected = layer.isMultiple(of: 2) ? "sliding_attention" : "full_attention"
+      guard kind == expected else {
+        throw file.invalid(
+          "layer_types", "'\(kind ?? "none")' for layer \(layer)", "'\(expected)'")
+      }
+    }
+    if let limit = try file.numberIfPresent("swiglu_limit"), limit != 7 {
+      throw file.invalid("swiglu_limit", "\(limit)", "7")
+    }
+  }
+
   private mutating func setDeepSeekMixture() throws(CheckpointError) {
     set("leading_dense_block_count", try file.integerIfPresent("first_k_dense_replace"))
     set("expert_shared_count", try file.integerIfPresent("n_shared_experts"))
@@ -273,7 +298,7 @@ struct HuggingFaceConfig {
       throw file.invalid("hidden_act", "'\(activation)'", "'silu'")
     }
     let bias = try file.boolIfPresent("attention_bias") ?? false
-    guard !bias || [.glm4moe, .phimoe].contains(architecture) else {
+    guard !bias || [.glm4moe, .phimoe, .gptOSS].contains(architecture) else {
       throw file.invalid("attention_bias", "true", "false")
     }
     if architecture == .qwen2moe, try file.boolIfPresent("qkv_bias") == false {
@@ -284,7 +309,8 @@ struct HuggingFaceConfig {
     }
     let slides = try file.boolIfPresent("use_sliding_window") ?? true
     let context = try file.integer("max_position_embeddings")
-    if slides, let window = try file.integerIfPresent("sliding_window"), window > 0,
+    if slides, architecture != .gptOSS, let window = try file.integerIfPresent("sliding_window"),
+      window > 0,
       window < context
     {
       throw file.invalid("sliding_window", "\(window)", "null or at least \(context)")

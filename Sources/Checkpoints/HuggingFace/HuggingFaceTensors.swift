@@ -10,6 +10,10 @@ struct HuggingFaceTensors {
   private(set) var stacks: [String: [ExpertSlice]] = [:]
   private let config: HuggingFaceConfig
   private let files: [SafetensorsHeader]
+  /// Experts that lie otherwise than they are computed with, by file.
+  private(set) var arrangements: [Int: Arrangement] = [:]
+  /// Blocks and scales of 4-bit floats, until all have been seen.
+  private var packed: [PackedMatrices: (blocks: TensorInfo?, scales: TensorInfo?)] = [:]
   /// Experts by stack and number, until all have been seen.
   private var parts: [String: [Int: TensorInfo]] = [:]
 
@@ -42,6 +46,9 @@ struct HuggingFaceTensors {
       "self_attn.q_b_proj.weight": "attn_q_b.weight",
       "self_attn.kv_a_proj_with_mqa.weight": "attn_kv_a_mqa.weight",
       "self_attn.kv_a_layernorm.weight": "attn_kv_a_norm.weight",
+      "self_attn.sinks": "attn_sinks.weight",
+      "mlp.router.weight": "ffn_gate_inp.weight", "mlp.router.bias": "ffn_gate_inp.bias",
+      "mlp.experts.down_proj_bias": "ffn_down_exps.bias",
       "mlp.gate.weight": "ffn_gate_inp.weight",
       "block_sparse_moe.gate.weight": "ffn_gate_inp.weight",
       "block_sparse_moe.router.weight": "ffn_gate_inp.weight",
@@ -75,6 +82,10 @@ struct HuggingFaceTensors {
     self.files = files
     for file in files {
       for tensor in file.tensors { try add(tensor, path: file.path) }
+    }
+    // In order, so that places are always the same.
+    for key in packed.keys.sorted(by: { ($0.layer, $0.name) < ($1.layer, $1.name) }) {
+      try arrange(key, packed[key]!)
     }
     for (name, experts) in parts { try stack(name, experts) }
   }
@@ -120,6 +131,14 @@ struct HuggingFaceTensors {
     case "self_attn.rotary_emb.inv_freq":
       // Follows from the configuration.
       return
+    case "mlp.experts.gate_up_proj_blocks", "mlp.experts.down_proj_blocks":
+      packed[PackedMatrices(layer, rest), default: (nil, nil)].blocks = tensor
+    case "mlp.experts.gate_up_proj_scales", "mlp.experts.down_proj_scales":
+      packed[PackedMatrices(layer, rest), default: (nil, nil)].scales = tensor
+    case "mlp.experts.gate_up_proj_bias":
+      for (index, part) in ["gate", "up"].enumerated() {
+        try put(tensor.alternating(from: index, path: path), as: "\(prefix)ffn_\(part)_exps.bias")
+      }
     case "shared_mlp.input_linear.weight":
       for (index, part) in ["gate", "up"].enumerated() {
         try put(
@@ -263,7 +282,7 @@ struct HuggingFaceTensors {
         name: tensor.name, type: tensor.type,
         shape: first == 0 ? [count, rank, heads] : [rank, count, heads], file: tensor.file,
         offset: tensor.offset, byteCount: heads * count * rowByteCount)
-      part.isTransposed = first == 0
+      part.order = first == 0 ? .transposed : .asStored
       part.parts = (0..<heads).map { head in
         ExpertSlice(
           file: tensor.file,
@@ -277,6 +296,47 @@ struct HuggingFaceTensors {
   private mutating func put(_ tensor: TensorInfo, as name: String) throws(CheckpointError) {
     guard tensors.updateValue(tensor.named(name), forKey: name) == nil else {
       throw .duplicateTensor(path: files[tensor.file].path, tensor: tensor.name)
+    }
+  }
+
+  /// Makes experts of 4-bit floats of their blocks, [16, groups, rows, experts], and scales, [groups, rows,
+  /// experts]: those of gate and up are one, whose rows take turns.
+  private mutating func arrange(
+    _ matrices: PackedMatrices, _ pair: (blocks: TensorInfo?, scales: TensorInfo?)
+  ) throws(CheckpointError) {
+    guard let blocks = pair.blocks, let scales = pair.scales else {
+      let missing = pair.blocks == nil ? "blocks" : "scales"
+      throw .missingTensor(
+        path: files[(pair.blocks ?? pair.scales)!.file].path,
+        tensor: "model.layers.\(matrices.layer).mlp.experts.\(matrices.name)_\(missing)")
+    }
+    let isJoint = matrices.name == "gate_up_proj"
+    guard blocks.shape.count == 4, blocks.shape[0] == 16, blocks.type == .i8,
+      scales.type == .i8, blocks.shape[3] <= 65_536,
+      !isJoint || blocks.shape[2].isMultiple(of: 2)
+    else {
+      throw .wrongShape(
+        path: files[blocks.file].path, tensor: blocks.name, found: blocks.shape,
+        expected: [16, blocks.shape.last ?? 0])
+    }
+    guard scales.shape == Array(blocks.shape[1...]) else {
+      throw .wrongShape(
+        path: files[scales.file].path, tensor: scales.name, found: scales.shape,
+        expected: Array(blocks.shape[1...]))
+    }
+    let (groups, rows) = (blocks.shape[1], blocks.shape[2])
+    for expert in 0..<blocks.shape[3] {
+      let place = arrangements[blocks.file, default: Arrangement()].add(
+        rows: rows, groups: groups, isInterleaved: isJoint,
+        blocks: blocks.offset + UInt64(expert * rows * groups * 16),
+        scales: (scales.file, scales.offset + UInt64(expert * rows * groups)))
+      let own = isJoint ? ["gate", "up"] : ["down"]
+      let byteCount = rows / own.count * groups * 17
+      for (index, part) in own.enumerated() {
+        parts["blk.\(matrices.layer).ffn_\(part)_exps.weight", default: [:]][expert] = TensorInfo(
+          name: blocks.name, type: .mxfp4, shape: [32 * groups, rows / own.count],
+          file: blocks.file, offset: place + UInt64(index * byteCount), byteCount: byteCount)
+      }
     }
   }
 
@@ -321,6 +381,18 @@ struct HuggingFaceTensors {
   }
 }
 
+/// The experts' matrices of 4-bit floats of a layer: `gate_up_proj` or `down_proj`.
+private struct PackedMatrices: Hashable {
+  let layer: Int
+  let name: String
+
+  /// - Parameter rest: the name of their blocks or scales within the layer.
+  init(_ layer: Int, _ rest: String) {
+    self.layer = layer
+    name = String(rest.dropFirst("mlp.experts.".count).dropLast("_blocks".count))
+  }
+}
+
 /// The name of the scales of 8-bit floats.
 package func scaleName(of weights: String) -> String { weights.dropLast("weight".count) + "scale" }
 
@@ -328,13 +400,27 @@ extension TensorInfo {
   fileprivate func named(_ name: String) -> TensorInfo {
     TensorInfo(
       name: name, type: type, shape: shape, file: file, offset: offset, byteCount: byteCount,
-      parts: parts, isTransposed: isTransposed)
+      parts: parts, order: order)
   }
 
   /// The same values in another shape.
   fileprivate func reshaped(_ shape: [Int]) -> TensorInfo {
     TensorInfo(
       name: name, type: type, shape: shape, file: file, offset: offset, byteCount: byteCount)
+  }
+
+  /// Every other value of rows.
+  fileprivate func alternating(from first: Int, path: String) throws(CheckpointError) -> TensorInfo
+  {
+    guard shape[0].isMultiple(of: 2), type.blockSize == 1 else {
+      throw .wrongShape(path: path, tensor: name, found: shape, expected: [2 * (shape[0] / 2 + 1)])
+    }
+    var part = TensorInfo(
+      name: name, type: type, shape: [shape[0] / 2] + shape.dropFirst(), file: file,
+      offset: offset, byteCount: byteCount / 2)
+    part.parts = [ExpertSlice(file: file, offset: offset, byteCount: byteCount)]
+    part.order = .alternating(from: first)
+    return part
   }
 
   /// The first or second half of the rows of a matrix.

@@ -75,9 +75,9 @@ struct SafetensorsHeader {
     self.tensors = tensors.sorted { ($0.offset, $0.name) < ($1.offset, $1.name) }
   }
 
-  /// The types that can be computed as they lie.
+  /// The types that can be computed as they lie, and bytes that hold 4-bit floats.
   private static let types: [String: ElementType] = [
-    "F32": .f32, "F16": .f16, "BF16": .bf16, "F8_E4M3": .f8_E4M3,
+    "F32": .f32, "F16": .f16, "BF16": .bf16, "F8_E4M3": .f8_E4M3, "U8": .i8,
   ]
 
   private static func tensor(

@@ -155,15 +155,14 @@ extension Packer {
 
   /// The bytes of a tensor whose parts are `bytes`, one after the other.
   private static func ordered(_ bytes: [UInt8], of tensor: TensorInfo) -> [UInt8] {
-    guard tensor.isTransposed else { return bytes }
+    if tensor.order == .asStored { return bytes }
     return [UInt8](unsafeUninitializedCapacity: bytes.count) { target, count in
-      count = bytes.count
       bytes.withUnsafeBytes { source in
         var start = 0
         for part in tensor.parts {
-          tensor.copy(
+          count += tensor.copy(
             part: .init(rebasing: source[start..<start + part.byteCount]),
-            to: UnsafeMutableRawPointer(target.baseAddress!) + start)
+            to: UnsafeMutableRawPointer(target.baseAddress!) + count)
           start += part.byteCount
         }
       }

@@ -46,9 +46,7 @@ final class PieceReader {
   /// - Throws: `PackingError.io`.
   init(_ files: [Checkpoint.File], direct: DirectPolicy = .auto) throws(PackingError) {
     do throws(IOError) {
-      self.files = try files.map { file throws(IOError) in
-        try DataFile(path: file.path, direct: direct)
-      }
+      self.files = try files.open(direct)
       memory = try Arena(byteCount: Self.memoryByteCount)
       engine = try makeReadEngine(
         kind: .auto, files: self.files, arenas: [memory], capacity: Self.partCount)

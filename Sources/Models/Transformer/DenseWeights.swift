@@ -166,12 +166,11 @@ package final class DenseWeights {
         throw .engine(reason: "could not read tensor '\(tensor.name)': \(failure)")
       }
       for part in batch {
-        let byteCount = tensor.parts[part].byteCount
-        tensor.copy(
+        end += tensor.copy(
           part: .init(
-            start: staging.base + (part - first) * room + spans[part].lead, count: byteCount),
+            start: staging.base + (part - first) * room + spans[part].lead,
+            count: tensor.parts[part].byteCount),
           to: memory + end)
-        end += byteCount
       }
     }
   }

@@ -54,7 +54,7 @@ package final class MoETransformer {
   let layers: [TransformerLayer]
   let buffers: TransformerBuffers
   let rotary: RotaryEmbedding
-  private let weights: DenseWeights
+  let weights: DenseWeights
   private let embedding: Matrix
   private let head: Matrix
   private let headBias: UnsafePointer<Float>?

@@ -1,0 +1,208 @@
+package import DirectIO
+internal import Tensors
+
+/// Experts in 4-bit floats that lie in a file otherwise than they are computed with, as in gpt-oss's folders: the
+/// scales of blocks apart from them, neighbouring values in a byte, rows of gate and up taking turns.
+///
+/// They have places of their own beyond the end of the file, where they are blocks of MXFP4, gate before up; a
+/// read there is made of reads of the file.
+package struct Arrangement: Sendable, Hashable {
+  /// A matrix of one expert, or gate and up, which are read together.
+  struct Matrix: Sendable, Hashable {
+    /// Its place.
+    let start: UInt64
+    let rows: Int
+    /// Blocks of 32 values in a row.
+    let groups: Int
+    /// Whether even rows are those of the first half, odd rows of the second.
+    let isInterleaved: Bool
+    /// Where the blocks are, [rows, groups, 16 bytes].
+    let blocks: UInt64
+    /// Where the scales are, [rows, groups], and in which file.
+    let scales: (file: Int, offset: UInt64)
+
+    var rowByteCount: Int { groups * 17 }
+    var byteCount: Int { rows * rowByteCount }
+
+    /// The row of the file that a row is.
+    func source(of row: Int) -> Int {
+      guard isInterleaved else { return row }
+      return row < rows / 2 ? 2 * row : 2 * (row - rows / 2) + 1
+    }
+
+    static func == (a: Matrix, b: Matrix) -> Bool {
+      (a.start, a.rows, a.groups, a.blocks) == (b.start, b.rows, b.groups, b.blocks)
+        && a.isInterleaved == b.isInterleaved && a.scales == b.scales
+    }
+
+    func hash(into hasher: inout Hasher) { hasher.combine(start) }
+  }
+
+  /// Beyond every file.
+  private static let firstPlace: UInt64 = 1 << 60
+  /// What keeps matrices of different reads apart.
+  private static let gap: UInt64 = 1 << 20
+
+  /// By their places.
+  private(set) var matrices: [Matrix] = []
+
+  /// Whether what lies at `offset` is arranged.
+  package static func arranges(_ offset: UInt64) -> Bool { offset >= firstPlace }
+
+  /// Adds a matrix.
+  /// - Returns: its place.
+  mutating func add(
+    rows: Int, groups: Int, isInterleaved: Bool, blocks: UInt64,
+    scales: (file: Int, offset: UInt64)
+  ) -> UInt64 {
+    let start = matrices.last.map { $0.start + UInt64($0.byteCount) + Self.gap } ?? Self.firstPlace
+    matrices.append(
+      Matrix(
+        start: start, rows: rows, groups: groups, isInterleaved: isInterleaved, blocks: blocks,
+        scales: scales))
+    return start
+  }
+
+  /// The matrix whose bytes `place` is among.
+  fileprivate func matrix(at place: UInt64) -> Matrix? {
+    var (low, high) = (0, matrices.count)
+    while low < high {
+      let middle = (low + high) / 2
+      if matrices[middle].start <= place { low = middle + 1 } else { high = middle }
+    }
+    guard low > 0, place < matrices[low - 1].start + UInt64(matrices[low - 1].byteCount) else {
+      return nil
+    }
+    return matrices[low - 1]
+  }
+}
+
+extension [Checkpoint.File] {
+  /// Opens the files for reading, those with an arrangement so that it can be read.
+  /// - Throws: `IOError` naming the file.
+  package func open(_ direct: DirectPolicy) throws(IOError) -> [DataFile] {
+    var opened: [DataFile] = []
+    for file in self { opened.append(try DataFile(path: file.path, direct: direct)) }
+    return indices.map { index in
+      guard let arrangement = self[index].arrangement else { return opened[index] }
+      let reader = ArrangedReader(arrangement: arrangement, file: opened[index], files: opened)
+      return DataFile(
+        name: self[index].path, byteCount: opened[index].byteCount,
+        isDirect: opened[index].isDirect, scratchByteCount: ArrangedReader.scratchByteCount,
+        fallbackReason: opened[index].fallbackReason
+          ?? "the experts of '\(self[index].path)' are rearranged while threads read them, without "
+          + "io_uring: `stoker pack` writes them as they are computed with",
+        provider: reader.read)
+    }
+  }
+}
+
+/// Reads a file that has an arrangement.
+private struct ArrangedReader: Sendable {
+  let arrangement: Arrangement
+  let file: DataFile
+  let files: [DataFile]
+
+  /// Bytes of blocks that are read at a time.
+  private static let pieceByteCount = 1 << 20
+  /// With their scales, a row that is wanted in part, and room for alignment.
+  static let scratchByteCount = pieceByteCount + pieceByteCount / 16 + (1 << 17)
+
+  /// Fills `bytes` from `offset` on.
+  /// - Returns: why it could not.
+  func read(_ offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer) -> String? {
+    guard let target = bytes.baseAddress else { return nil }
+    let scratch = UnsafeMutableRawPointer.allocate(
+      byteCount: Self.scratchByteCount, alignment: 4096)
+    defer { scratch.deallocate() }
+    guard Arrangement.arranges(offset) else {
+      return copy(from: offset, count: bytes.count, to: target, scratch)
+    }
+    var done = 0
+    while done < bytes.count {
+      guard let matrix = arrangement.matrix(at: offset + UInt64(done)) else {
+        return "nothing lies at \(offset + UInt64(done))"
+      }
+      let first = Int(offset + UInt64(done) - matrix.start)
+      let range = first..<min(matrix.byteCount, first + bytes.count - done)
+      if let reason = arrange(matrix, range, to: target + done, scratch) { return reason }
+      done += range.count
+    }
+    return nil
+  }
+
+  /// Reads what lies in the file as it is.
+  private func copy(
+    from offset: UInt64, count: Int, to target: UnsafeMutableRawPointer,
+    _ scratch: UnsafeMutableRawPointer
+  ) -> String? {
+    var done = 0
+    while done < count {
+      let part = min(Self.pieceByteCount, count - done)
+      let span = file.span(offset: offset + UInt64(done), byteCount: part)
+      if let error = file.read(span, into: scratch) { return "\(error)" }
+      (target + done).copyMemory(from: scratch + span.lead, byteCount: part)
+      done += part
+    }
+    return nil
+  }
+
+  /// Writes the bytes `range` of a matrix to `target`.
+  private func arrange(
+    _ matrix: Arrangement.Matrix, _ range: Range<Int>, to target: UnsafeMutableRawPointer,
+    _ scratch: UnsafeMutableRawPointer
+  ) -> String? {
+    let rowByteCount = matrix.rowByteCount
+    let rows = range.lowerBound / rowByteCount..<(range.upperBound - 1) / rowByteCount + 1
+    let sources = Self.sources(of: rows, matrix)
+    let step = max(1, Self.pieceByteCount / (16 * matrix.groups))
+    for first in stride(from: sources.lowerBound, to: sources.upperBound, by: step) {
+      let piece = first..<min(first + step, sources.upperBound)
+      let blocks = file.span(
+        offset: matrix.blocks + UInt64(piece.lowerBound * matrix.groups * 16),
+        byteCount: piece.count * matrix.groups * 16)
+      if let error = file.read(blocks, into: scratch) { return "\(error)" }
+      let scaleFile = files[matrix.scales.file]
+      let scales = scaleFile.span(
+        offset: matrix.scales.offset + UInt64(piece.lowerBound * matrix.groups),
+        byteCount: piece.count * matrix.groups)
+      let scaleBytes = scratch + (blocks.byteCount + 4095) / 4096 * 4096
+      if let error = scaleFile.read(scales, into: scaleBytes) { return "\(error)" }
+      let row = scaleBytes + scales.byteCount
+      for source in piece {
+        let place = source - piece.lowerBound
+        let start = Self.row(of: source, matrix) * rowByteCount
+        let wanted = range.clamped(to: start..<start + rowByteCount)
+        guard !wanted.isEmpty else { continue }
+        let isWhole = wanted.count == rowByteCount
+        let out = target + (wanted.lowerBound - range.lowerBound)
+        Kernels.mergeMXFP4(
+          blocks: scratch + blocks.lead + place * matrix.groups * 16,
+          scales: scaleBytes + scales.lead + place * matrix.groups, into: isWhole ? out : row,
+          count: matrix.groups)
+        if !isWhole {
+          out.copyMemory(from: row + (wanted.lowerBound - start), byteCount: wanted.count)
+        }
+      }
+    }
+    return nil
+  }
+
+  /// The rows of the file, from the first to the last, that some rows are among.
+  private static func sources(of rows: Range<Int>, _ matrix: Arrangement.Matrix) -> Range<Int> {
+    let half = matrix.rows / 2
+    guard matrix.isInterleaved, rows.lowerBound < half, rows.upperBound > half else {
+      return matrix.source(of: rows.lowerBound)..<matrix.source(of: rows.upperBound - 1) + 1
+    }
+    // The end of the first half and the beginning of the second.
+    let first = min(matrix.source(of: rows.lowerBound), 1)
+    let last = max(matrix.source(of: half - 1), matrix.source(of: rows.upperBound - 1))
+    return first..<last + 1
+  }
+
+  /// The row that a row of the file is.
+  private static func row(of source: Int, _ matrix: Arrangement.Matrix) -> Int {
+    guard matrix.isInterleaved else { return source }
+    return source / 2 + (source.isMultiple(of: 2) ? 0 : matrix.rows / 2)
+  }
+}
