@@ -15,7 +15,7 @@ import common
 MODELS = {
     "olmoe-1b-7b": 8, "qwen3-30b-a3b": 6, "mixtral-8x7b": 3, "qwen1.5-moe-a2.7b": 8,
     "granite-3.1-3b-a800m": 32, "glm-4.5-air": 3, "ernie-4.5-21b-a3b": 6, "gpt-oss-20b": 4,
-    "deepseek-v2-lite": 7,
+    "deepseek-v2-lite": 7, "phi-3.5-moe": 3, "qwen3-next-80b-a3b": 4, "qwen3.5-35b-a3b": 4,
 }
 CONTEXT = 256
 

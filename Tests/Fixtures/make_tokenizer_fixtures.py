@@ -5,7 +5,8 @@ Made with Python 3.11 and tokenizers 0.23.3; the seed below fixes the random cas
     python Tests/Fixtures/make_tokenizer_fixtures.py --shared ../shared
 
 Writes tokenizer-unicode.json (character classes and normalization, one entry per fact) and
-tokenizer-{qwen2,qwen35,olmo,llama-bpe,refact,gpt-4o,kimi-k2,deepseek-v3,spm,demo}.json beside itself. A fixture of the latter kind holds the vocabulary as a
+tokenizer-{qwen2,qwen35,olmo,llama-bpe,refact,gpt-4o,kimi-k2,deepseek-v3,deepseek-llm,spm,demo}.json beside itself, and of Kimi-K2's the folder
+tiktoken in the form of the package of that name. A fixture of the latter kind holds the vocabulary as a
 GGUF file states it (tokens, types, merges, pre) and cases: text as UTF-8 in hexadecimal, the ids of
 `encode(add_special_tokens=False)` and, where the vocabulary normalizes, the normalized text.
 """
@@ -35,8 +36,26 @@ O200K = (
 )
 DEEPSEEK3 = (
     r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~]" r"[A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+# Letters with case, as the rule spells them out: code points, as some look like others.
+DEEPSEEK_LLM_LETTERS = (
+    "A-Za-z\u00B5\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u01BA\u01BC-\u01BF\u01C4-\u0293\u0295-\u02AF\u0370-\u0373"
+    "\u0376\u0377\u037B-\u037D\u037F\u0386\u0388-\u038A\u038C\u038E-\u03A1\u03A3-\u03F5\u03F7-\u0481\u048A-\u052F"
+    "\u0531-\u0556\u10A0-\u10C5\u13A0-\u13F5\u13F8-\u13FD\u1C90-\u1CBA\u1CBD-\u1CBF\u1D00-\u1D2B\u1D6B-\u1D77"
+    "\u1D79-\u1D9A\u1E00-\u1F15\u1F18-\u1F1D\u1F20-\u1F45\u1F48-\u1F4D\u1F50-\u1F57\u1F59\u1F5B\u1F5D"
+    "\u1F5F-\u1F7D\u1F80-\u1FB4\u1FB6-\u1FBC\u1FBE\u1FC2-\u1FC4\u1FC6-\u1FCC\u1FD0-\u1FD3\u1FD6-\u1FDB"
+    "\u1FE0-\u1FEC\u1FF2-\u1FF4\u1FF6-\u1FFC\u2102\u2107\u210A-\u2113\u2115\u2119-\u211D\u2124\u2126\u2128"
+    "\u212A-\u212D\u212F-\u2134\u2139\u213C-\u213F\u2145-\u2149\u214E\u2183\u2184\u2C00-\u2C7B\u2C7E-\u2CE4"
+    "\u2CEB-\u2CEE\u2CF2\u2CF3\uA640-\uA66D\uA680-\uA69B\uA722-\uA76F\uA771-\uA787\uA78B-\uA78E\uAB70-\uABBF"
+    "\uFB00-\uFB06\uFB13-\uFB17\uFF21-\uFF3A\uFF41-\uFF5A\U00010400-\U0001044F\U000104B0-\U000104D3"
+    "\U000104D8-\U000104FB\U00010C80-\U00010CB2\U00010CC0-\U00010CF2\U000118A0-\U000118DF\U0001E900-\U0001E943"
+)
+DEEPSEEK_LLM = (
+    "[\r\n]", rf"\s?[{DEEPSEEK_LLM_LETTERS}]+",
+    "\\s?[!-/:-~\uFF01-\uFF0F\uFF1A-\uFF5E\u2018-\u201F\u3000-\u3002]+", r"\s+$",
+    "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+",
 )
 # As o200k, with runs of ideographs by themselves; `&&` is the intersection of classes.
 KIMI = "|".join((
@@ -142,6 +161,12 @@ def make_tokenizer(name, corpus):
             *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in DEEPSEEK3),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ])
+    elif name == "deepseek-llm":
+        splitter = pre_tokenizers.Sequence([
+            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in DEEPSEEK_LLM),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ])
     elif name == "olmo":
         splitter = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     else:
@@ -152,7 +177,7 @@ def make_tokenizer(name, corpus):
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ])
     tokenizer.pre_tokenizer = splitter
-    if name not in ("llama-bpe", "refact", "gpt-4o", "kimi-k2", "deepseek-v3"):
+    if name not in ("llama-bpe", "refact", "gpt-4o", "kimi-k2", "deepseek-v3", "deepseek-llm"):
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -234,6 +259,40 @@ def fixture(name, pre, tokenizer, texts):
     }
 
 
+def write_tiktoken(folder, tokenizer, texts):
+    """The vocabulary of `tokenizer` as Kimi-K2's folders have it, and what the tiktoken package makes of texts."""
+    import base64
+
+    import tiktoken
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte_of = {text: byte for byte, text in bytes_to_unicode().items()}
+    added = {entry["id"] for entry in json.loads(tokenizer.to_str())["added_tokens"]}
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    tokens = [bytes(byte_of[c] for c in text) for text, index in vocabulary if index not in added]
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    first = len(ranks)
+    special = {first: "[BOS]", first + 1: "[EOS]", first + 2: "<|im_end|>", first + 7: "<|tool|>"}
+    names = {i: special.get(i, f"<|reserved_token_{i}|>") for i in range(first, first + 256)}
+    encoding = tiktoken.Encoding(
+        "kimi", pat_str=KIMI, mergeable_ranks=ranks,
+        special_tokens={name: index for index, name in names.items()})
+    folder.mkdir(exist_ok=True)
+    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in ranks.items()]
+    (folder / "tiktoken.model").write_text("".join(lines))
+    config = {"added_tokens_decoder": {
+        str(index): {"content": name, "special": name != "<|tool|>"}
+        for index, name in special.items()}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    texts = texts + [f"a {name} b{name}" for name in list(special.values()) + [names[first + 9]]]
+    cases = [
+        {"text": text.encode().hex(), "ids": encoding.encode(text, allowed_special="all")}
+        for text in texts]
+    (folder / "cases.json").write_text(
+        json.dumps({"tokens": first + 256, "cases": cases}, separators=(",", ":")) + "\n")
+    print("tiktoken:", first, "tokens,", len(cases), "cases")
+
+
 def unicode_facts():
     """How the regular expressions classify each assigned scalar, and what NFC makes of each."""
     scalars = [
@@ -292,18 +351,27 @@ def main():
     sources = [("qwen2", "qwen2"), ("qwen35", "qwen35"), ("olmo", "olmo"),
                ("llama-bpe", "llama-bpe"), ("refact", "refact"),
                ("gpt-4o", "gpt-4o"), ("kimi-k2", "kimi-k2"),
-               ("deepseek-v3", "deepseek-v3"),
+               ("deepseek-v3", "deepseek-v3"), ("deepseek-llm", "deepseek-llm"),
                ("spm", ""), ("demo", "gpt-2")]
+    rules = {}
     for name, pre in sources:
         if name == "demo":
             tokenizer = Tokenizer.from_file(str(demo / "hf" / "tokenizer.json"))
         else:
             tokenizer = make_tokenizer(name, corpus)
+        if name == "kimi-k2":
+            write_tiktoken(here / "tiktoken", tokenizer, texts)
+        if pre:
+            data = json.loads(tokenizer.to_str())
+            rules[pre] = {key: data[key] for key in ("normalizer", "pre_tokenizer")}
         result = fixture(name, pre, tokenizer, texts)
         path = here / f"tokenizer-{name}.json"
         path.write_text(
             json.dumps(result, ensure_ascii=True, separators=(",", ":")) + "\n", encoding="utf-8")
         print(path.name, path.stat().st_size, "bytes,", len(result["cases"]), "cases")
+    # Kimi-K2 has no tokenizer.json, and Llama 3 differs from DBRX by what its model says.
+    del rules["kimi-k2"], rules["llama-bpe"]
+    (here / "tokenizer-rules.json").write_text(json.dumps(rules, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ struct TokenizerFixture: Decodable {
   var cases: [Case]
 
   static let names = [
-    "qwen2", "qwen35", "olmo", "llama-bpe", "refact", "gpt-4o", "kimi-k2", "deepseek-v3", "demo",
+    "qwen2", "qwen35", "olmo", "llama-bpe", "refact", "gpt-4o", "kimi-k2", "deepseek-v3",
+    "deepseek-llm", "demo",
   ]
 
   static func load(_ name: String) throws -> TokenizerFixture {

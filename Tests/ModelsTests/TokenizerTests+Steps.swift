@@ -180,7 +180,8 @@ import Testing
     #expect(
       "\(TokenizerError.unsupportedPreTokenizer("x"))"
         == "pre-tokenizer 'x' is not supported; expected one of 'gpt-2', 'olmo', 'dbrx', "
-        + "'refact', 'glm4', 'llama-bpe', 'gpt-4o', 'kimi-k2', 'deepseek-v3', 'qwen2', 'qwen35'")
+        + "'refact', 'glm4', 'llama-bpe', 'gpt-4o', 'kimi-k2', 'deepseek-v3', 'deepseek-llm', 'qwen2', 'qwen35'"
+    )
   }
 
   @Test func partsThatDisagreeAreRefused() {

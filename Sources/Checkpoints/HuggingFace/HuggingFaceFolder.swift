@@ -31,12 +31,31 @@ enum HuggingFaceFolder {
     let generationPath = "\(folder)/generation_config.json"
     let generation =
       FileManager.default.fileExists(atPath: generationPath) ? try JSONFile(generationPath) : nil
-    let tokenizer = try HuggingFaceTokenizer(
-      path: "\(folder)/tokenizer.json", vocabularySize: config.integer("vocab_size"),
-      config: config, generation: generation)
     return try Checkpoint(
       path: folder, headers: headers, tensors: tensors,
-      metadata: description.metadata.merging(tokenizer.metadata) { own, _ in own })
+      metadata: description.metadata.merging(
+        tokenizer(folder, config: config, generation: generation)
+      ) { own, _ in own })
+  }
+
+  /// The tokenizer, of `tokenizer.json` or, where there is none, of `tiktoken.model`.
+  private static func tokenizer(
+    _ folder: String, config: JSONFile, generation: JSONFile?
+  ) throws(CheckpointError) -> [String: MetadataValue] {
+    let path = "\(folder)/tokenizer.json"
+    let other = "\(folder)/\(TiktokenVocabulary.fileName)"
+    let size = try config.integer("vocab_size")
+    let files = FileManager.default
+    guard !files.fileExists(atPath: path), files.fileExists(atPath: other) else {
+      return try HuggingFaceTokenizer(
+        path: path, vocabularySize: size, config: config, generation: generation
+      ).metadata
+    }
+    return try TiktokenVocabulary(
+      path: other, configPath: "\(folder)/tokenizer_config.json", vocabularySize: size
+    ).metadata.merging(
+      HuggingFaceTokenizer.specialTokens(config: config, generation: generation)
+    ) { $1 }
   }
 
   private struct Index: Decodable {

@@ -114,8 +114,8 @@ struct HuggingFaceTokenizer {
     return tokens
   }
 
-  /// The regular expressions that split text, by what GGUF calls them.
-  private static let rules: [(pattern: String, rule: String)] = {
+  /// The regular expressions that split text, one after the other, by what GGUF calls them.
+  private static let rules: [(patterns: [String], rule: String)] = {
     func cl100k(_ digits: String, letters: String = #"\p{L}"#, word: String = #"\p{L}"#) -> String {
       #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\#(word)+|\p{N}\#(digits)"#
         + #"| ?[^\s\#(letters)\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
@@ -129,9 +129,22 @@ struct HuggingFaceTokenizer {
       "\(first)\(upper)*\(lower)+\(contractions)|\(first)\(upper)+\(lower)*\(contractions)"
       + #"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
     return [
-      (cl100k(""), "qwen2"), (qwen35, "qwen35"), (cl100k("{1,3}"), "dbrx"), (o200k, "gpt-4o"),
+      ([cl100k("")], "qwen2"), ([qwen35], "qwen35"), ([cl100k("{1,3}")], "dbrx"),
+      ([o200k], "gpt-4o"), (deepSeek3, "deepseek-v3"), (deepSeekLLM, "deepseek-llm"),
     ]
   }()
+
+  private static let deepSeek3 = [
+    #"\p{N}{1,3}"#, "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
+    ##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##
+      + #"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#,
+  ]
+
+  private static let deepSeekLLM = [
+    #"[\r\n]"#, DeepSeekLetters.pattern,
+    "\\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+",
+    #"\s+$"#, "[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+",
+  ]
 
   private mutating func setRule(_ content: Content) throws(CheckpointError) {
     let model = content.model
@@ -140,9 +153,16 @@ struct HuggingFaceTokenizer {
     let steps = content.preTokenizer.map(Self.steps) ?? []
     let normalizes = content.normalizer.map(Self.steps)?.contains { $0["type"]?.string == "NFC" }
     let rule: String
-    if let pattern = steps.lazy.compactMap({ $0["pattern"]?["Regex"]?.string }).first {
-      guard let known = Self.rules.first(where: { $0.pattern == pattern }) else {
-        throw unsupported("pre_tokenizer", "splits by '\(pattern)'")
+    // Some have line breaks themselves where others have escapes.
+    let patterns = steps.compactMap { $0["pattern"]?["Regex"]?.string }.map {
+      // Both together are one character.
+      $0.replacing("\r\n", with: #"\r\n"#).replacing("\r", with: #"\r"#)
+        .replacing("\n", with: #"\n"#)
+    }
+    if !patterns.isEmpty {
+      guard let known = Self.rules.first(where: { $0.patterns == patterns }) else {
+        throw unsupported(
+          "pre_tokenizer", "splits by \(patterns.map { "'\($0)'" }.joined(separator: ", then "))")
       }
       rule = known.rule == "dbrx" && model.ignoreMerges == true ? "llama-bpe" : known.rule
       guard known.rule.hasPrefix("qwen") == (normalizes ?? false) else {
@@ -169,7 +189,8 @@ struct HuggingFaceTokenizer {
     .invalidValue(
       path: path, key: key, found: found,
       expected:
-        "byte-level BPE as OLMoE, Qwen, Llama 3, GLM-4, Granite and gpt-oss have it, or with byte_fallback"
+        "byte-level BPE as OLMoE, Qwen, Llama 3, GLM-4, Granite, gpt-oss and DeepSeek have it, or with "
+        + "byte_fallback"
     )
   }
 
@@ -202,22 +223,33 @@ struct HuggingFaceTokenizer {
   private mutating func setSpecialTokens(
     _ content: Content, config: JSONFile, generation: JSONFile?
   ) {
-    // What generation goes by comes first, where there is a file of it.
-    let sources = [generation?.value, config.value].compactMap { $0 }
-    func ids(_ key: String) -> [Int] {
-      let value = sources.lazy.compactMap { $0[key] }.first
-      return (value?.array?.compactMap(\.integer) ?? [value?.integer].compactMap { $0 })
-        .filter { $0 >= 0 }
-    }
-    if let id = ids("bos_token_id").first { set("bos_token_id", .int64(Int64(id))) }
-    let ends = ids("eos_token_id")
-    if let id = ends.first { set("eos_token_id", .int64(Int64(id))) }
-    if ends.count > 1 { set("eot_token_id", .int64(Int64(ends[1]))) }
+    metadata.merge(Self.specialTokens(config: config, generation: generation)) { $1 }
     // A template that begins with a special token puts it before every text.
     let steps = content.postProcessor.map { value in
       value["processors"]?.array ?? [value]
     }
     let begins = (steps ?? []).contains { $0["single"]?.array?.first?["SpecialToken"] != nil }
     set("add_bos_token", .bool(begins))
+  }
+
+  /// The tokens that begin and end sequences, as the configuration of generation or, without one, of the model
+  /// says.
+  static func specialTokens(
+    config: JSONFile, generation: JSONFile?
+  ) -> [String: MetadataValue] {
+    let sources = [generation?.value, config.value].compactMap { $0 }
+    func ids(_ key: String) -> [Int] {
+      let value = sources.lazy.compactMap { $0[key] }.first
+      return (value?.array?.compactMap(\.integer) ?? [value?.integer].compactMap { $0 })
+        .filter { $0 >= 0 }
+    }
+    let ends = ids("eos_token_id")
+    var found: [String: MetadataValue] = [:]
+    for (key, id) in [
+      ("bos", ids("bos_token_id").first), ("eos", ends.first), ("eot", ends.dropFirst().first),
+    ] {
+      if let id { found["tokenizer.ggml.\(key)_token_id"] = .int64(Int64(id)) }
+    }
+    return found
   }
 }

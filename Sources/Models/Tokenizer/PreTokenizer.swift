@@ -27,6 +27,9 @@ enum PreTokenizer: String, CaseIterable, Sendable {
   /// ``[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+``
   /// `| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+` (DeepSeek-V3 and R1)
   case deepSeek3 = "deepseek-v3"
+  /// One after the other, each of what those before have left: `[\r\n]`, `\s?` and letters with case by a list,
+  /// ``\s?[!-/:-~！-／：-～‘-‟　-。]+``, `\s+$`, `[一-龥ࠀ-一가-퟿]+`, each number (DeepSeek-V2 and V2-Lite)
+  case deepSeekLLM = "deepseek-llm"
   /// The rule of `dbrx` with each number a piece, on text in normalization form C (Qwen 2 and 3).
   case qwen2 = "qwen2"
   /// The rule of `qwen2` with marks as parts of words: `[\p{L}\p{M}]+` for `\p{L}+`, and symbols without them
@@ -55,6 +58,7 @@ enum PreTokenizer: String, CaseIterable, Sendable {
         o200kPieceEnd(in: text, from: start, withoutHan: true)
       }
     case .deepSeek3: deepSeek3PieceEnd(in: text, from: start)
+    case .deepSeekLLM: deepSeekLLMPieceEnd(in: text, from: start)
     }
   }
 }

@@ -40,8 +40,14 @@ public struct Tokenizer: Sendable {
       }
       let alphabet = ByteAlphabet()
       index = TokenIndex(vocabulary.tokens, types: types) { alphabet.bytes(of: $0) }
-      splitting = .bytes(rule)
-      merges = try mergeTable(vocabulary.merges, table: index.table)
+      splitting = .bytes(
+        rule, ignoresMerges: rule.ignoresMerges || vocabulary.mergesByRank)
+      merges =
+        vocabulary.mergesByRank
+        ? try mergeTable(
+          scores: (0..<types.count).map { -Float($0) }, tokens: index.tokens, ids: index.normalIDs,
+          table: index.table)
+        : try mergeTable(vocabulary.merges, table: index.table)
     case TokenizerVocabulary.sentencePiece:
       index = TokenIndex(vocabulary.tokens, types: types) { text in
         SpacedText.spaced(text.indices.map { text[$0] })
@@ -113,7 +119,7 @@ public struct Tokenizer: Sendable {
     _ text: Span<UInt8>, with merger: inout PieceMerger, into output: inout [Int32]
   ) {
     switch splitting {
-    case .bytes(let rule):
+    case .bytes(let rule, _):
       if rule.normalizesText, let normalized = normalizedToFormC(text) {
         encodePieces(of: normalized.span, with: &merger, into: &output)
       } else {
@@ -142,16 +148,16 @@ public struct Tokenizer: Sendable {
 
   /// How text is cut into pieces that merges do not cross.
   private enum Splitting {
-    case bytes(PreTokenizer)
+    case bytes(PreTokenizer, ignoresMerges: Bool)
     case spaced(SpacedText)
 
     var ignoresMerges: Bool {
-      if case .bytes(let rule) = self { rule.ignoresMerges } else { false }
+      if case .bytes(_, let ignoresMerges) = self { ignoresMerges } else { false }
     }
 
     func pieceEnd(in text: Span<UInt8>, from start: Int) -> Int {
       switch self {
-      case .bytes(let rule): rule.pieceEnd(in: text, from: start)
+      case .bytes(let rule, _): rule.pieceEnd(in: text, from: start)
       case .spaced(let layout): layout.pieceEnd(in: text, from: start)
       }
     }

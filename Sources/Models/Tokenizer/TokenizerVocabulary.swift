@@ -18,6 +18,9 @@ package struct TokenizerVocabulary: Sendable {
   package var tokenTypes: [Int32]?
   /// The merges in rank order, each two tokens in the byte alphabet around one space.
   package var merges: StringTable
+  /// Whether merges follow from the order of tokens, the earliest first, and a piece that is a token stays whole
+  /// (tiktoken); there is no list of them then.
+  package var mergesByRank = false
   /// The score of each token, of which SentencePiece merges the highest first; empty without them.
   package var scores: [Float] = []
   /// Whether SentencePiece puts a space before a text.
@@ -52,12 +55,13 @@ extension TokenizerVocabulary {
   /// Takes the vocabulary from a checkpoint's `tokenizer.ggml` keys.
   ///
   /// - Throws: `CheckpointError` if a key is missing or of another type.
-  package init(_ checkpoint: Checkpoint) throws(CheckpointError) {
+  package init(_ checkpoint: some MetadataSource) throws(CheckpointError) {
     func id(_ key: String) throws(CheckpointError) -> Int32? {
       try checkpoint.integerIfPresent("tokenizer.ggml.\(key)").flatMap { Int32(exactly: $0) }
     }
     let model = try checkpoint.string("tokenizer.ggml.model")
     let isScored = model == Self.sentencePiece
+    let isRanked = try checkpoint.boolIfPresent(TiktokenVocabulary.mergesByRankKey) ?? false
     self.init(
       model: model,
       preTokenizer: isScored ? "" : try checkpoint.string("tokenizer.ggml.pre"),
@@ -65,10 +69,12 @@ extension TokenizerVocabulary {
       tokenTypes: try checkpoint.integersIfPresent("tokenizer.ggml.token_type")?.map {
         Int32(truncatingIfNeeded: $0)
       },
-      merges: isScored ? StringTable() : try checkpoint.strings("tokenizer.ggml.merges"),
+      merges: isScored || isRanked
+        ? StringTable() : try checkpoint.strings("tokenizer.ggml.merges"),
       bosID: try id("bos_token_id"), eosID: try id("eos_token_id"),
       endOfTurnID: try id("eot_token_id"),
       addBOS: try checkpoint.boolIfPresent("tokenizer.ggml.add_bos_token") ?? isScored)
+    mergesByRank = isRanked
     guard isScored else { return }
     scores = try checkpoint.floats("tokenizer.ggml.scores")
     addsSpace = try checkpoint.boolIfPresent("tokenizer.ggml.add_space_prefix") ?? true
