@@ -84,12 +84,12 @@ def measure_disk(stoker, model):
     return inspect(stoker, model, "--disk")["disk"]
 
 
-def run_stoker(stoker, model, ids, threads, memory=None, prefix=()):
+def run_stoker(stoker, model, ids, threads, memory=None, prefix=(), options=()):
     """The statistics of a run; `ids` are the prompt and what is decoded after it."""
     budget = [] if memory is None else ["--memory", memory]
     return json.loads(run(
         [*prefix, stoker, "run", model, "--no-history", "--token-ids", ids[0], "--forced-ids", ids[1],
-         "--threads", threads, "--json", *budget]))["statistics"]
+         "--threads", threads, "--json", *budget, *options]))["statistics"]
 
 
 def run_llama(python, model, ids, threads, prefix=(), options=()):

@@ -1,4 +1,5 @@
 package import DirectIO
+internal import Synchronization
 internal import Tensors
 
 /// Experts in 4-bit floats that lie in a file otherwise than they are computed with, as in gpt-oss's folders: the
@@ -88,7 +89,7 @@ extension [Checkpoint.File] {
       let reader = ArrangedReader(arrangement: arrangement, file: opened[index], files: opened)
       return DataFile(
         name: self[index].path, byteCount: opened[index].byteCount,
-        isDirect: opened[index].isDirect, scratchByteCount: ArrangedReader.scratchByteCount,
+        isDirect: opened[index].isDirect, scratchByteCount: reader.scratchByteCount,
         fallbackReason: opened[index].fallbackReason
           ?? "the experts of '\(self[index].path)' are rearranged while threads read them, without "
           + "io_uring: `stoker pack` writes them as they are computed with",
@@ -103,18 +104,35 @@ private struct ArrangedReader: Sendable {
   let file: DataFile
   let files: [DataFile]
 
-  /// Bytes of blocks that are read at a time.
+  private let pool: ScratchPool
+
+  /// Memory that a read takes.
+  var scratchByteCount: Int { pool.byteCount }
+
+  /// Bytes of blocks that are read at a time, at least.
   private static let pieceByteCount = 1 << 20
-  /// With their scales, a row that is wanted in part, and room for alignment.
-  static let scratchByteCount = pieceByteCount + pieceByteCount / 16 + (1 << 17)
+
+  init(arrangement: Arrangement, file: DataFile, files: [DataFile]) {
+    self.arrangement = arrangement
+    self.file = file
+    self.files = files
+    // The scales of a matrix, a row that is wanted in part, blocks, and room for alignment.
+    let most = arrangement.matrices.map { matrix in
+      matrix.rows * matrix.groups + matrix.rowByteCount
+        + max(Self.pieceByteCount, matrix.groups * 16) + 4 * 4096
+    }
+    // Whole huge pages: the drive takes larger pieces of them.
+    let unit = Arena.hugePageByteCount
+    pool = ScratchPool(byteCount: ((most.max() ?? 0) + unit - 1) / unit * unit)
+  }
 
   /// Fills `bytes` from `offset` on.
   /// - Returns: why it could not.
   func read(_ offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer) -> String? {
     guard let target = bytes.baseAddress else { return nil }
-    let scratch = UnsafeMutableRawPointer.allocate(
-      byteCount: Self.scratchByteCount, alignment: 4096)
-    defer { scratch.deallocate() }
+    let scratch: Arena
+    do throws(IOError) { scratch = try pool.take() } catch { return "\(error)" }
+    defer { pool.put(scratch) }
     guard Arrangement.arranges(offset) else {
       return copy(from: offset, count: bytes.count, to: target, scratch)
     }
@@ -134,14 +152,14 @@ private struct ArrangedReader: Sendable {
   /// Reads what lies in the file as it is.
   private func copy(
     from offset: UInt64, count: Int, to target: UnsafeMutableRawPointer,
-    _ scratch: UnsafeMutableRawPointer
+    _ scratch: Arena
   ) -> String? {
     var done = 0
     while done < count {
-      let part = min(Self.pieceByteCount, count - done)
+      let part = min(scratch.byteCount - 2 * 4096, count - done)
       let span = file.span(offset: offset + UInt64(done), byteCount: part)
-      if let error = file.read(span, into: scratch) { return "\(error)" }
-      (target + done).copyMemory(from: scratch + span.lead, byteCount: part)
+      if let error = file.read(span, into: scratch.base) { return "\(error)" }
+      (target + done).copyMemory(from: scratch.base + span.lead, byteCount: part)
       done += part
     }
     return nil
@@ -150,38 +168,41 @@ private struct ArrangedReader: Sendable {
   /// Writes the bytes `range` of a matrix to `target`.
   private func arrange(
     _ matrix: Arrangement.Matrix, _ range: Range<Int>, to target: UnsafeMutableRawPointer,
-    _ scratch: UnsafeMutableRawPointer
+    _ arena: Arena
   ) -> String? {
+    let scratch = arena.base
     let rowByteCount = matrix.rowByteCount
     let rows = range.lowerBound / rowByteCount..<(range.upperBound - 1) / rowByteCount + 1
     let sources = Self.sources(of: rows, matrix)
-    let step = max(1, Self.pieceByteCount / (16 * matrix.groups))
+    // All scales at once: with those of a piece each, every piece would wait for the drive twice.
+    let scaleFile = files[matrix.scales.file]
+    let scales = scaleFile.span(
+      offset: matrix.scales.offset + UInt64(sources.lowerBound * matrix.groups),
+      byteCount: sources.count * matrix.groups)
+    if let error = scaleFile.read(scales, into: scratch) { return "\(error)" }
+    let row = scratch + scales.byteCount
+    let start = (scales.byteCount + rowByteCount + 4095) / 4096 * 4096
+    let pieceBytes = scratch + start
+    let step = max(1, (arena.byteCount - start - 2 * 4096) / (16 * matrix.groups))
     for first in stride(from: sources.lowerBound, to: sources.upperBound, by: step) {
       let piece = first..<min(first + step, sources.upperBound)
       let blocks = file.span(
         offset: matrix.blocks + UInt64(piece.lowerBound * matrix.groups * 16),
         byteCount: piece.count * matrix.groups * 16)
-      if let error = file.read(blocks, into: scratch) { return "\(error)" }
-      let scaleFile = files[matrix.scales.file]
-      let scales = scaleFile.span(
-        offset: matrix.scales.offset + UInt64(piece.lowerBound * matrix.groups),
-        byteCount: piece.count * matrix.groups)
-      let scaleBytes = scratch + (blocks.byteCount + 4095) / 4096 * 4096
-      if let error = scaleFile.read(scales, into: scaleBytes) { return "\(error)" }
-      let row = scaleBytes + scales.byteCount
+      if let error = file.read(blocks, into: pieceBytes) { return "\(error)" }
       for source in piece {
         let place = source - piece.lowerBound
-        let start = Self.row(of: source, matrix) * rowByteCount
-        let wanted = range.clamped(to: start..<start + rowByteCount)
+        let first = Self.row(of: source, matrix) * rowByteCount
+        let wanted = range.clamped(to: first..<first + rowByteCount)
         guard !wanted.isEmpty else { continue }
         let isWhole = wanted.count == rowByteCount
         let out = target + (wanted.lowerBound - range.lowerBound)
         Kernels.mergeMXFP4(
-          blocks: scratch + blocks.lead + place * matrix.groups * 16,
-          scales: scaleBytes + scales.lead + place * matrix.groups, into: isWhole ? out : row,
-          count: matrix.groups)
+          blocks: pieceBytes + blocks.lead + place * matrix.groups * 16,
+          scales: scratch + scales.lead + (source - sources.lowerBound) * matrix.groups,
+          into: isWhole ? out : row, count: matrix.groups)
         if !isWhole {
-          out.copyMemory(from: row + (wanted.lowerBound - start), byteCount: wanted.count)
+          out.copyMemory(from: row + (wanted.lowerBound - first), byteCount: wanted.count)
         }
       }
     }
@@ -205,4 +226,19 @@ private struct ArrangedReader: Sendable {
     guard matrix.isInterleaved else { return source }
     return source / 2 + (source.isMultiple(of: 2) ? 0 : matrix.rows / 2)
   }
+}
+
+/// Memory that reads take, each its own, kept for the next ones: there is as much as there are reads at a time.
+private final class ScratchPool: Sendable {
+  let byteCount: Int
+  private let free = Mutex<[Arena]>([])
+
+  init(byteCount: Int) { self.byteCount = byteCount }
+
+  func take() throws(IOError) -> Arena {
+    if let arena = free.withLock({ $0.popLast() }) { return arena }
+    return try Arena(byteCount: byteCount)
+  }
+
+  func put(_ arena: Arena) { free.withLock { $0.append(arena) } }
 }

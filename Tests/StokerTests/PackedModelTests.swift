@@ -197,4 +197,27 @@ import Testing
       Issue.record("it was taken")
     } catch { #expect("\(error)".contains("a trace of 1 layers of 3 experts"), "\(error)") }
   }
+
+  /// A folder with the form of Kimi-K2's: DeepSeek-V3's class, a `tiktoken.model` for a tokenizer.
+  @Test func aTokenizerOfRanksIsPackedToo() throws {
+    defer { finish() }
+    let folder = folder.appendingPathComponent("kimi").path
+    try FileManager.default.copyItem(atPath: Fixtures.folder("tiny-deepseek3"), toPath: folder)
+    try FileManager.default.removeItem(atPath: "\(folder)/tokenizer.json")
+    var tokens = (0..<256).map { [UInt8($0)] }
+    tokens += [Array("th".utf8), Array("the".utf8), Array(" the".utf8)]
+    let lines = tokens.enumerated().map { "\(Data($1).base64EncodedString()) \($0)\n" }
+    try Data(lines.joined().utf8).write(to: URL(fileURLWithPath: "\(folder)/tiktoken.model"))
+    let names = #"{"added_tokens_decoder": {"260": {"content": "<|im_end|>", "special": true}}}"#
+    try Data(names.utf8).write(to: URL(fileURLWithPath: "\(folder)/tokenizer_config.json"))
+
+    let source = try ModelFile(path: folder)
+    let ids = source.tokenizer.encode("on the th<|im_end|>")
+    #expect(ids == [111, 110, 258, 32, 256, 260])
+    let expected = try output(source, options(source, share: 1))
+    _ = try ModelPacking(source, to: packed).write()
+    let file = try ModelFile(path: packed)
+    #expect(file.tokenizer.encode("on the th<|im_end|>") == ids)
+    #expect(try output(file, options(file, share: 0)) == expected)
+  }
 }
