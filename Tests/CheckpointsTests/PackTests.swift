@@ -197,9 +197,23 @@ import Testing
         Issue.record("another model's remains were used")
       } catch { #expect("\(error)".contains("remove it")) }
     }
-    try writeFile(packed + ".partial", Array(left.prefix(1000)))
+    var beginning = Array(left.prefix(1000))
+    beginning[500] ^= 1
+    try writeFile(packed + ".partial", beginning)
     #expect(throws: PackingError.self) { try pack() }
-    #expect(try readFile(packed + ".partial") == Array(left.prefix(1000)))
+    #expect(try readFile(packed + ".partial") == beginning)
+  }
+
+  /// A process that ends while it writes the header leaves nothing that has to be removed.
+  @Test func aHeaderThatIsNotWholeIsWrittenAnew() throws {
+    try pack()
+    let whole = try readFile(packed)
+    for count in [1, 100, 1000, try packer().header.bytes.count] {
+      try #require(unlink(packed) == 0)
+      try writeFile(packed + ".partial", Array(whole.prefix(count)))
+      try pack()
+      #expect(try readFile(packed) == whole, "after \(count) bytes")
+    }
   }
 
   @Test func twoDoNotWriteOneFile() throws {

@@ -46,12 +46,19 @@ final class PackTarget {
       if status.st_size == 0 { unlink(partialPath) }
       throw .checkpoint(error)
     }
-    if status.st_size == 0 {
+    if try holdsNoMoreThanHeader(byteCount: Int(status.st_size)) {
       try write(header, at: 0)
       guard ftruncate(descriptor, off_t(byteCount)) == 0 else { throw failure("set the size of") }
     } else {
       try resume()
     }
+  }
+
+  /// Whether the file ends within its header: whoever began it did not get farther.
+  private func holdsNoMoreThanHeader(byteCount: Int) throws(PackingError) -> Bool {
+    guard byteCount <= header.count else { return false }
+    var found = [UInt8](repeating: 0, count: byteCount)
+    return try read(&found, at: 0) && found.elementsEqual(header.prefix(byteCount))
   }
 
   deinit { close(descriptor) }
