@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// Bytes that are weights of any type: no number among them is an infinity or a NaN.
 package final class RandomWeights {
   fileprivate let base: UnsafeMutableRawPointer
@@ -5,7 +7,9 @@ package final class RandomWeights {
 
   package init(byteCount: Int) {
     self.byteCount = byteCount
-    base = .allocate(byteCount: byteCount, alignment: 4096)
+    // In huge pages, as the experts of a model are.
+    base = .allocate(byteCount: byteCount, alignment: 2 << 20)
+    madvise(base, byteCount, MADV_HUGEPAGE)
     var word: UInt64 = 0x1234_5678_9abc_def1
     for offset in stride(from: 0, to: byteCount / 8 * 8, by: 8) {
       word = word &* 0x5851_f42d_4c95_7f2d &+ 0x1405_7b7e_f767_814f
@@ -29,6 +33,8 @@ package final class RandomProducts {
   private let matrixByteCount: Int
   private let matrixCount: Int
   private let weights: RandomWeights
+  /// Of a type that has them apart: one for each block of 128 by 128, all alike.
+  private let scales: UnsafeMutablePointer<Float>?
   private let operands: UnsafeMutableRawPointer
   private let activations: UnsafeMutablePointer<UnsafeRawPointer>
   private let values: UnsafeMutablePointer<Float>
@@ -56,6 +62,9 @@ package final class RandomProducts {
     self.weights = weights
     matrixCount = weights.byteCount / matrixByteCount
     precondition(matrixCount > 0, "no room for a matrix")
+    let scaleCount = (rows + 127) / 128 * ((columns + 127) / 128)
+    scales = type.hasScalesApart ? .allocate(capacity: scaleCount) : nil
+    scales?.initialize(repeating: 1e-2, count: scaleCount)
     let rowByteCount = kernels.activationByteCount(type: type, columns: columns)
     operands = .allocate(byteCount: tokenCapacity * rowByteCount, alignment: 64)
     activations = .allocate(capacity: tokenCapacity)
@@ -75,6 +84,7 @@ package final class RandomProducts {
   }
 
   deinit {
+    scales?.deallocate()
     operands.deallocate()
     activations.deallocate()
     values.deallocate()
@@ -89,7 +99,10 @@ package final class RandomProducts {
       count <= Self.batchCount && tokens <= tokenCapacity, "more products than a batch holds")
     for index in 0..<count {
       let matrix = Matrix(
-        bytes: weights.base + next * matrixByteCount, type: type, rows: rows, columns: columns)
+        bytes: weights.base + next * matrixByteCount, type: type, rows: rows, columns: columns,
+        scales: scales.map {
+          BlockScales(values: $0, rows: 128, columns: 128, stride: (columns + 127) / 128)
+        })
       batch.append(
         Product(
           matrix, activations: activations, outputs: outputs + index * tokenCapacity,

@@ -143,9 +143,10 @@ extension ModelShape {
     expertFeedForwardSize: 64, vocabularySize: 512, contextLength: 2048, ropeBase: 1e4,
     rmsEpsilon: 1e-5)
 
-  /// Two layers of OLMoE-1B-7B with fewer experts: what products come to in a model that runs.
+  /// Eight layers of OLMoE-1B-7B with fewer experts: what products come to in a model that runs, none of whose
+  /// weights stay in the caches from one token to the next.
   package static let calibrationLayers = ModelShape(
-    name: "calibration-layers", architecture: .olmoe, layerCount: 2, hiddenSize: 2048,
+    name: "calibration-layers", architecture: .olmoe, layerCount: 8, hiddenSize: 2048,
     headCount: 16, kvHeadCount: 16, headDimension: 128, expertCount: 16, expertsPerToken: 8,
     expertFeedForwardSize: 1024, vocabularySize: 512, contextLength: 512, ropeBase: 1e4,
     rmsEpsilon: 1e-5)

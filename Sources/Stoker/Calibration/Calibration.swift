@@ -17,7 +17,7 @@ public struct Calibration {
 
     var rounds: Int { self == .whole ? 3 : 1 }
     /// The shortest measurement of the drive and of anything else, in nanoseconds.
-    var diskNanoseconds: UInt64 { self == .whole ? 30_000_000 : 2_000_000 }
+    var diskNanoseconds: UInt64 { self == .whole ? 24_000_000 : 2_000_000 }
     var nanoseconds: UInt64 { self == .whole ? 16_000_000 : 2_000_000 }
     /// Bytes of the file that is read.
     var fileByteCount: Int { self == .whole ? 2 << 30 : 32 << 20 }
@@ -26,7 +26,13 @@ public struct Calibration {
     var tokenCounts: [Int] {
       self == .whole ? [1, 2, 4, 8, 16, 32, 128, 512] : [1, 16, 64]
     }
-    var weightByteCount: Int { self == .whole ? 96 << 20 : 8 << 20 }
+    var weightByteCount: Int { self == .whole ? Calibration.farByteCount : 8 << 20 }
+  }
+
+  /// Bytes of weights of which what is read has left the caches before it is read again: processors keep a part
+  /// of what is gone through in turn, so several times what they hold; no more than an eighth of the memory.
+  static var farByteCount: Int {
+    max(96 << 20, min(16 * Machine.sharedCacheByteCount, Machine.defaultMemoryBudget / 8, 1 << 30))
   }
 
   let folder: String
@@ -82,7 +88,7 @@ public struct Calibration {
     var products: [ProductCell: [Double]] = [:]
     var pairs: (reads: [Double], computes: [Double]) = ([], [])
     var parts: [CalibrationModel.Parts] = []
-    var layerSeconds: [(decode: Double, prompt: Double)] = []
+    var timings: [LayerTimes] = []
     for round in 0..<effort.rounds {
       let base = 0.1 + 0.9 * Double(round) / Double(effort.rounds)
       let span = 0.9 / Double(effort.rounds)
@@ -93,7 +99,7 @@ public struct Calibration {
       }
       try step(base + 0.4 * span, "memory")
       for (threads, rate) in try memoryRates() { memory[threads, default: []].append(rate) }
-      for type in ElementType.allCases where type.isComputable {
+      for type in ElementType.allCases where type.isComputable || type.hasScalesApart {
         try step(base + 0.5 * span, "products with \(type.name)")
         for (cell, rate) in productRates(type) + otherProductRates(type) {
           products[cell, default: []].append(rate)
@@ -105,7 +111,7 @@ public struct Calibration {
       pairs.computes.append(pair.compute)
       try step(base + 0.95 * span, "a small model")
       parts.append(try model.measure(effort))
-      layerSeconds.append(try layers.layerSeconds(promptTokens: Self.promptTokens))
+      timings.append(try layerTimes(of: layers))
     }
     var profile = MachineProfile(
       name: "\(identity.processor), \(identity.threads) threads, \(identity.kernels); "
@@ -143,16 +149,55 @@ public struct Calibration {
     if let fault = profile.fault { throw StokerError.calibration(folder: folder, reason: fault) }
     CostModel(profile: profile, work: model.work).takeProducts(
       out: &profile, tokens: model.work.chunkTokens)
-    // What those layers take alone, of what they took.
+    // What those layers take alone, of what they took, both at the same time: a processor that others use too
+    // is now faster, now slower.
     let alone = CostModel(profile: profile, work: layers.work)
       .residentSeconds(promptTokens: Self.promptTokens)
-    profile.decodeEfficiency = Figure(rounds: layerSeconds.map { alone.decode / $0.decode })
-    profile.promptEfficiency = Figure(rounds: layerSeconds.map { alone.prompt / $0.prompt })
+    func share(_ alone: Double, _ tokens: Int, _ taken: (seconds: Double, rate: Double)) -> Double {
+      let rate = profile.productBytesPerSecond(
+        Self.layerType.name, tokens: Double(tokens), isCached: false)
+      return alone * rate / taken.rate / taken.seconds
+    }
+    profile.decodeEfficiency = Figure(rounds: timings.map { share(alone.decode, 1, $0.decode) })
+    profile.promptEfficiency = Figure(
+      rounds: timings.map { share(alone.prompt, Self.expertTokens, $0.prompt) })
     return profile
   }
 
-  /// Tokens of the prompt that a model's layers are timed with.
-  private static let promptTokens = 256
+  /// Tokens of the prompt that a model's layers are timed with, and those of each of its experts.
+  private static let promptTokens = 64
+  private static let expertTokens = 32
+  /// The type of that model.
+  static let layerType = ElementType.q4_0
+
+  /// Seconds of a model's layers, and the rate of products alone before and after.
+  private struct LayerTimes {
+    let decode: (seconds: Double, rate: Double)
+    let prompt: (seconds: Double, rate: Double)
+  }
+
+  private func layerTimes(of model: CalibrationModel) throws -> LayerTimes {
+    let products = RandomProducts(
+      Self.layerType, rows: 1024, columns: 2048, in: weights.far,
+      tokenCapacity: Self.expertTokens, kernels: kernels, pool: pool)
+    func timed(_ tokens: Int, _ body: () throws -> Double) rethrows -> (Double, Double) {
+      func seconds() -> Double {
+        1
+          / workPerSecond(for: effort.nanoseconds) {
+            Double(products.run(tokens > 1 ? 1 : RandomProducts.batchCount, tokens: tokens))
+          }
+      }
+      let before = seconds()
+      let taken = try body()
+      return (taken, 2 / (before + seconds()))
+    }
+    try model.warm(promptTokens: Self.promptTokens)
+    return LayerTimes(
+      decode: try timed(1) { try model.decodeSeconds() },
+      prompt: try timed(Self.expertTokens) {
+        try model.promptSeconds(tokens: Self.promptTokens)
+      })
+  }
 
   /// What products are measured with.
   struct ProductCell: Hashable {

@@ -81,13 +81,19 @@ struct CalibrationFile {
   mutating func measure(
     _ effort: Calibration.Effort, note: (Cell, Double, Double) throws -> Void
   ) throws {
+    // What the processor copies goes to memory, as into the slots of a model, not to a cache that it stays in.
+    let far = try Arena(byteCount: effort.weightByteCount)
+    far.region(offset: 0, count: far.byteCount).initializeMemory(as: UInt8.self, repeating: 1)
     for kind in ReadKind.allCases where kind != .direct || direct != nil {
       for block in Self.blockByteCounts where kind != .buffered || block >= 32 << 10 {
         for depth in Self.depths {
           let cell = Cell(kind: kind, blockByteCount: block, depth: depth)
           if kind == .buffered { buffered.forgetCached() }
-          var reader = try reader(cell)
-          if kind == .cached { try reader.warm() }
+          var reader = try reader(cell, into: kind == .cached ? far : nil)
+          // Once for all, as nothing else is read through it meanwhile.
+          if kind == .cached, block == Self.blockByteCounts[0], depth == Self.depths[0] {
+            try reader.warm()
+          }
           let time = kind == .cached ? effort.nanoseconds / 2 : effort.diskNanoseconds
           let burst = try reader.burstSeconds(nanoseconds: time)
           let rate = try reader.steadyRate(nanoseconds: time)
@@ -103,8 +109,11 @@ struct CalibrationFile {
   }
 
   /// Something to read with as `cell` says.
-  func reader(_ cell: Cell) throws -> CalibrationReader {
-    try CalibrationReader(cell.kind == .direct ? direct ?? buffered : buffered, cell: cell)
+  ///
+  /// - Parameter memory: where it reads to in turn; nil: memory of its own, as large as the reads at a time.
+  func reader(_ cell: Cell, into memory: Arena? = nil) throws -> CalibrationReader {
+    try CalibrationReader(
+      cell.kind == .direct ? direct ?? buffered : buffered, cell: cell, memory: memory)
   }
 
   /// Takes out of `profile` what the drive cannot have done, and says so.
@@ -133,17 +142,23 @@ struct CalibrationReader {
   private let memory: Arena
   private var order: [Int]
   private var next = 0
+  private var place = 0
+  private let isInTurn: Bool
 
-  init(_ file: DataFile, cell: CalibrationFile.Cell) throws {
+  init(_ file: DataFile, cell: CalibrationFile.Cell, memory given: Arena?) throws {
     self.file = file
     self.cell = cell
-    memory = try Arena(byteCount: cell.blockByteCount * cell.depth)
-    engine = try makeReadEngine(kind: .auto, files: [file], arenas: [memory])
-    // What the page cache is to answer has to fit it.
-    let byteCount = cell.kind == .cached ? min(file.byteCount, 128 << 20) : file.byteCount
+    let byteCount = cell.blockByteCount * cell.depth
+    var memory = given
+    if memory.map({ $0.byteCount < byteCount }) ?? true { memory = try Arena(byteCount: byteCount) }
+    self.memory = memory!
+    isInTurn = given === memory
+    engine = try makeReadEngine(kind: .auto, files: [file], arenas: [self.memory])
+    let readByteCount =
+      cell.kind == .cached ? min(file.byteCount, Self.cachedByteCount) : file.byteCount
     let most = 1 << 16
-    order = Array((0..<max(1, min(most, byteCount / cell.blockByteCount))))
-    let stride = max(1, byteCount / cell.blockByteCount / order.count)
+    order = Array((0..<max(1, min(most, readByteCount / cell.blockByteCount))))
+    let stride = max(1, readByteCount / cell.blockByteCount / order.count)
     order = order.map { $0 * stride }.shuffled()
   }
 
@@ -151,15 +166,28 @@ struct CalibrationReader {
     let span = file.span(
       offset: UInt64(order[next] * cell.blockByteCount), byteCount: cell.blockByteCount)
     next = (next + 1) % order.count
+    place = isInTurn ? (place + 1) % (memory.byteCount / cell.blockByteCount) : slot
     engine.enqueue(
       ReadRequest(
-        file: 0, span: span, destination: memory.base + slot * cell.blockByteCount,
+        file: 0, span: span, destination: memory.base + place * cell.blockByteCount,
         tag: UInt64(slot), priority: .demand))
   }
 
-  /// Reads every block once.
-  mutating func warm() throws {
-    for _ in 0..<(order.count + cell.depth - 1) / cell.depth { try burst() }
+  /// What the page cache is to answer has to fit it.
+  private static let cachedByteCount = 512 << 20
+
+  /// Has the page cache hold what is read, as it does of a file that has been gone through from its beginning:
+  /// in pages as large as it likes. Where blocks were read here and there it has small ones, which it answers
+  /// from at half the rate.
+  func warm() throws {
+    file.forgetCached()
+    let step = 1 << 20
+    let piece = try Arena(byteCount: step)
+    let end = min(file.byteCount, Self.cachedByteCount)
+    for offset in stride(from: 0, to: end, by: step) {
+      let span = file.span(offset: UInt64(offset), byteCount: min(step, end - offset))
+      if let failure = file.read(span, into: piece.base) { throw failure }
+    }
   }
 
   private mutating func burst() throws {

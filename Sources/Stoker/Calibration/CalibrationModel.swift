@@ -80,11 +80,22 @@ struct CalibrationModel {
     }
   }
 
-  /// Seconds of one token's layers, and of a prompt's of so many tokens.
-  func layerSeconds(promptTokens: Int) throws -> (decode: Double, prompt: Double) {
-    _ = try prompt(at: 0, count: promptTokens)
-    return (try decode(at: 7, logits: .none), try prompt(at: 0, count: promptTokens))
+  /// Runs a prompt, so that memory has been touched and the context has something in it.
+  func warm(promptTokens: Int) throws { _ = try prompt(at: 0, count: promptTokens) }
+
+  /// Seconds of one token's layers.
+  func decodeSeconds() throws -> Double {
+    var token = 0
+    return try mean(60) {
+      // Others each time, so that other experts are used: the same ones would come out of the caches.
+      token += 1
+      return try model.timedToken(
+        Int32(token * 37 % shape.vocabularySize), at: 7, logits: .none)
+    }
   }
+
+  /// Seconds of the layers of a prompt of so many tokens.
+  func promptSeconds(tokens: Int) throws -> Double { try prompt(at: 0, count: tokens) }
 
   /// Measures once.
   func measure(_ effort: Calibration.Effort) throws -> Parts {

@@ -42,15 +42,19 @@ public final class MachineProbe {
     // Where every expert is resident nothing is read.
     reader =
       model.configuration.holdsEveryExpert
-      ? nil : try BurstReader(model.file.shape(model.options), io: model.options.io)
+      ? nil
+      : try BurstReader(
+        model.file.shape(model.options), io: model.options.io, kind: kind)
     let isCached = CostModel(profile: profile, work: work).isCached
     self.isCached = isCached
     let type = work.expertMatrices[0][0].type
-    let element = ElementType.allCases.first { $0.name == type && $0.isComputable }
+    let element = ElementType.allCases.first {
+      $0.name == type && ($0.isComputable || $0.hasScalesApart)
+    }
     products = try element.map {
       RandomProducts(
         $0, rows: isCached ? 256 : 1024, columns: isCached ? 256 : 2048,
-        in: RandomWeights(byteCount: isCached ? 8 << 20 : 64 << 20),
+        in: RandomWeights(byteCount: isCached ? 8 << 20 : Calibration.farByteCount),
         tokenCapacity: Self.promptTokens,
         kernels: Kernels(set: try KernelSet.selected()),
         pool: model.pool)
@@ -145,13 +149,19 @@ private final class BurstReader {
   private let engine: any ReadEngine
   private let memory: Arena
   private let slotByteCount: Int
+  private let slotCount: Int
+  private var next = 0
   private var random = SystemRandomNumberGenerator()
 
-  init(_ shape: RunShape, io: ReadEngineKind) throws {
+  /// - Parameter kind: how reads are answered. What the processor copies goes to memory, as into the slots of a
+  ///   model, not to a cache that it stays in.
+  init(_ shape: RunShape, io: ReadEngineKind, kind: ReadKind) throws {
     self.shape = shape
     slotByteCount = shape.geometry.slotByteCounts.max() ?? 0
-    let count = max(2, shape.description.expertsPerToken)
-    memory = try Arena(byteCount: slotByteCount * count)
+    let fewest = max(2, shape.description.expertsPerToken)
+    slotCount = max(fewest, kind == .cached ? Calibration.farByteCount / max(1, slotByteCount) : 0)
+    memory = try Arena(byteCount: slotByteCount * slotCount)
+    memory.region(offset: 0, count: memory.byteCount).initializeMemory(as: UInt8.self, repeating: 1)
     engine = try makeReadEngine(kind: io, files: shape.files, arenas: [memory])
   }
 
@@ -162,7 +172,8 @@ private final class BurstReader {
     var elapsed: UInt64 = 0
     var failure: IOError?
     repeat {
-      for slot in 0..<experts {
+      for _ in 0..<experts {
+        next = (next + 1) % slotCount
         let layer = Int.random(in: 0..<shape.layout.layerCount, using: &random)
         let expert = Int.random(in: 0..<shape.layout.expertCount, using: &random)
         for read in shape.geometry.reads(layer: layer) {
@@ -170,7 +181,7 @@ private final class BurstReader {
           engine.enqueue(
             ReadRequest(
               file: place.file, span: place.span,
-              destination: memory.base + slot * slotByteCount + place.slotOffset, tag: UInt64(slot),
+              destination: memory.base + next * slotByteCount + place.slotOffset, tag: UInt64(next),
               priority: .demand))
         }
       }
