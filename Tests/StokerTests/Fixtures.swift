@@ -67,6 +67,14 @@ enum Fixtures {
     try MoEModel(try ModelFile(path: path), options: options, logger: Logger(label: "test"))
   }
 
+  /// A model that holds as few experts as it can and reads none ahead. What the process takes is a number here, as
+  /// other tests grow it meanwhile.
+  static func smallestModel(_ path: String) throws -> MoEModel {
+    var options = ModelOptions(processMemory: 32 << 20, prefetch: .off)
+    options.memory = try ModelFile(path: path).requirements(options).minimumBudget
+    return try model(path, options)
+  }
+
   /// The logits of every token of `ids`, run as one prompt: [tokens][vocabulary].
   static func logits(
     _ model: MoEModel, _ ids: [Int32], at position: Int = 0

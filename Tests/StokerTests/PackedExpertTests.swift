@@ -172,9 +172,7 @@ import Testing
     let folder = NSTemporaryDirectory() + "packed-\(UUID().uuidString)"
     defer { try? FileManager.default.removeItem(atPath: folder) }
     try FileManager.default.copyItem(atPath: Fixtures.folder(Self.name), toPath: folder)
-    let file = try ModelFile(path: folder)
-    let model = try Fixtures.model(
-      folder, ModelOptions(memory: try file.requirements().minimumBudget, prefetch: .off))
+    let model = try Fixtures.smallestModel(folder)
     let handle = try #require(FileHandle(forUpdatingAtPath: "\(folder)/model.safetensors"))
     defer { try? handle.close() }
     try handle.truncate(atOffset: 40_000)
