@@ -31,6 +31,24 @@ package struct Arrangement: Sendable, Hashable {
       return row < rows / 2 ? 2 * row : 2 * (row - rows / 2) + 1
     }
 
+    /// The row that a row of the file is.
+    func row(of source: Int) -> Int {
+      guard isInterleaved else { return source }
+      return source / 2 + (source.isMultiple(of: 2) ? 0 : rows / 2)
+    }
+
+    /// The rows of the file, from the first to the last, that some rows are among.
+    func sources(of wanted: Range<Int>) -> Range<Int> {
+      let half = rows / 2
+      guard isInterleaved, wanted.lowerBound < half, wanted.upperBound > half else {
+        return source(of: wanted.lowerBound)..<source(of: wanted.upperBound - 1) + 1
+      }
+      // The end of the first half and the beginning of the second.
+      let first = min(source(of: wanted.lowerBound), 1)
+      let last = max(source(of: half - 1), source(of: wanted.upperBound - 1))
+      return first..<last + 1
+    }
+
     static func == (a: Matrix, b: Matrix) -> Bool {
       (a.start, a.rows, a.groups, a.blocks) == (b.start, b.rows, b.groups, b.blocks)
         && a.isInterleaved == b.isInterleaved && a.scales == b.scales
@@ -173,7 +191,7 @@ private struct ArrangedReader: Sendable {
     let scratch = arena.base
     let rowByteCount = matrix.rowByteCount
     let rows = range.lowerBound / rowByteCount..<(range.upperBound - 1) / rowByteCount + 1
-    let sources = Self.sources(of: rows, matrix)
+    let sources = matrix.sources(of: rows)
     // All scales at once: with those of a piece each, every piece would wait for the drive twice.
     let scaleFile = files[matrix.scales.file]
     let scales = scaleFile.span(
@@ -192,7 +210,7 @@ private struct ArrangedReader: Sendable {
       if let error = file.read(blocks, into: pieceBytes) { return "\(error)" }
       for source in piece {
         let place = source - piece.lowerBound
-        let first = Self.row(of: source, matrix) * rowByteCount
+        let first = matrix.row(of: source) * rowByteCount
         let wanted = range.clamped(to: first..<first + rowByteCount)
         guard !wanted.isEmpty else { continue }
         let isWhole = wanted.count == rowByteCount
@@ -207,24 +225,6 @@ private struct ArrangedReader: Sendable {
       }
     }
     return nil
-  }
-
-  /// The rows of the file, from the first to the last, that some rows are among.
-  private static func sources(of rows: Range<Int>, _ matrix: Arrangement.Matrix) -> Range<Int> {
-    let half = matrix.rows / 2
-    guard matrix.isInterleaved, rows.lowerBound < half, rows.upperBound > half else {
-      return matrix.source(of: rows.lowerBound)..<matrix.source(of: rows.upperBound - 1) + 1
-    }
-    // The end of the first half and the beginning of the second.
-    let first = min(matrix.source(of: rows.lowerBound), 1)
-    let last = max(matrix.source(of: half - 1), matrix.source(of: rows.upperBound - 1))
-    return first..<last + 1
-  }
-
-  /// The row that a row of the file is.
-  private static func row(of source: Int, _ matrix: Arrangement.Matrix) -> Int {
-    guard matrix.isInterleaved else { return source }
-    return source / 2 + (source.isMultiple(of: 2) ? 0 : matrix.rows / 2)
   }
 }
 

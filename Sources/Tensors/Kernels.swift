@@ -15,7 +15,7 @@ package struct Kernels: Sendable {
   }
 
   /// Whether there are kernels for weights of `type`.
-  static func supports(_ type: ElementType) -> Bool { ckernels_supports(type.rawValue) }
+  package static func supports(_ type: ElementType) -> Bool { ckernels_supports(type.rawValue) }
 
   /// Traps unless weights of `type` can have rows of `columns` values.
   private func checkColumns(_ columns: Int, type: ElementType) {

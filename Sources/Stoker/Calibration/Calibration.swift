@@ -99,7 +99,7 @@ public struct Calibration {
       }
       try step(base + 0.4 * span, "memory")
       for (threads, rate) in try memoryRates() { memory[threads, default: []].append(rate) }
-      for type in ElementType.allCases where type.isComputable || type.hasScalesApart {
+      for type in ElementType.allCases where Kernels.supports(type) {
         try step(base + 0.5 * span, "products with \(type.name)")
         for (cell, rate) in productRates(type) + otherProductRates(type) {
           products[cell, default: []].append(rate)

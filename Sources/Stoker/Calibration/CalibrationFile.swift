@@ -143,17 +143,19 @@ struct CalibrationReader {
   private var order: [Int]
   private var next = 0
   private var place = 0
+  /// Whether reads go to all of the memory in turn, not each to the place of those at a time.
   private let isInTurn: Bool
 
   init(_ file: DataFile, cell: CalibrationFile.Cell, memory given: Arena?) throws {
     self.file = file
     self.cell = cell
     let byteCount = cell.blockByteCount * cell.depth
-    var memory = given
-    if memory.map({ $0.byteCount < byteCount }) ?? true { memory = try Arena(byteCount: byteCount) }
-    self.memory = memory!
-    isInTurn = given === memory
-    engine = try makeReadEngine(kind: .auto, files: [file], arenas: [self.memory])
+    if let given, given.byteCount >= byteCount {
+      (memory, isInTurn) = (given, true)
+    } else {
+      (memory, isInTurn) = (try Arena(byteCount: byteCount), false)
+    }
+    engine = try makeReadEngine(kind: .auto, files: [file], arenas: [memory])
     let readByteCount =
       cell.kind == .cached ? min(file.byteCount, Self.cachedByteCount) : file.byteCount
     let most = 1 << 16

@@ -48,9 +48,7 @@ public final class MachineProbe {
     let isCached = CostModel(profile: profile, work: work).isCached
     self.isCached = isCached
     let type = work.expertMatrices[0][0].type
-    let element = ElementType.allCases.first {
-      $0.name == type && ($0.isComputable || $0.hasScalesApart)
-    }
+    let element = ElementType.allCases.first { $0.name == type && Kernels.supports($0) }
     products = try element.map {
       RandomProducts(
         $0, rows: isCached ? 256 : 1024, columns: isCached ? 256 : 2048,

@@ -51,8 +51,8 @@ public struct PlanShape: Hashable, Sendable, Codable {
     guard expertsPerToken <= experts else {
       return "experts_per_token is \(expertsPerToken), expected at most the \(experts) there are"
     }
-    guard let elementType, elementType.isComputable || elementType.hasScalesApart else {
-      let known = ElementType.allCases.filter { $0.isComputable || $0.hasScalesApart }.map(\.name)
+    guard let elementType, Kernels.supports(elementType) else {
+      let known = ElementType.allCases.filter(Kernels.supports).map(\.name)
       return "type is '\(type)', expected one of \(known.joined(separator: ", "))"
     }
     for (name, count) in [
