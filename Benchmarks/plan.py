@@ -44,7 +44,7 @@ def find_model(stoker, directory, name):
 
 
 def token_count(name, arguments):
-    return 4 * arguments.tokens if name == "demo" else arguments.tokens
+    return 8 * arguments.tokens if name == "demo" else arguments.tokens
 
 
 def record(stoker, model, path, prompt, tokens):

@@ -187,9 +187,6 @@ struct PendingRequests: ~Copyable {
 
   private var demand: RequestQueue
   private var prefetch: RequestQueue
-  /// Demand reads under way while which prefetches may begin: the drive is not to fall idle between the
-  /// last of them and the first prefetch.
-  private static let demandTail = 1
   /// Bytes under way.
   private var demanded = 0
   private var prefetched = 0

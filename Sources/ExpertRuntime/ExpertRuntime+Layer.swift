@@ -143,7 +143,7 @@ extension ExpertRuntime {
   private func startReads(layer: Int, phase: Phase) -> Bool {
     let first = startedCount
     var accesses = RuntimeStatistics.Accesses()
-    while startedCount < taskCount, !(streaming && flightCount >= wave) {
+    while startedCount < taskCount, !(streaming && flightCount >= slotPlan.wave) {
       let task = tasks[startedCount]
       guard contents[task.slot].task < 0 else { break }
       accesses.demandedByteCount += demand(
@@ -162,7 +162,7 @@ extension ExpertRuntime {
   /// that the next reads are not kept waiting. Those read last come first: in a stream they are the ones
   /// whose slots the reads wait for.
   private func multiply(_ matrix: ExpertMatrix, layer: Int) -> Bool {
-    let most = streaming ? wave : startedCount
+    let most = streaming ? slotPlan.wave : startedCount
     var first = startedCount
     var count = 0
     while first > 0, count < most {

@@ -85,7 +85,8 @@ extension ExpertRuntime {
     let runtime = ExpertRuntime(
       layout: layout, geometry: geometry, topK: topK, tokenCapacity: tokenCapacity,
       plan: plan, policy: policy, slotMemory: slots,
-      scratch: try ledger.allocate("expert activations", byteCount: scratchByteCount),
+      scratch: try ledger.allocate(
+        "expert activations", byteCount: scratchByteCount, isTouched: true),
       files: files,
       engine: try makeEngine(io, files: files, slots: slots, expertCount: layout.expertCount),
       pool: try makePool(threadCount: threads), kernels: kernels)

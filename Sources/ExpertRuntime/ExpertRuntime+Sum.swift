@@ -3,10 +3,6 @@ internal import Routing
 internal import Tensors
 
 extension ExpertRuntime {
-  /// Experts of a stream that are read, or multiplied, together: half a window. While one half of the
-  /// window is multiplied the other is read.
-  var wave: Int { (slotPlan.streamWindow + 1) / 2 }
-
   /// output[t] = sum of weight * expert output, in routing order.
   func sum(_ routing: borrowing Routing, into output: UnsafeMutablePointer<Float>) {
     routing.weights.withUnsafeBufferPointer { weights in

@@ -54,11 +54,20 @@ public final class MemoryLedger {
   package func remove(_ names: [String]) { entries.removeAll { names.contains($0.name) } }
 
   /// Allocates and enters an arena.
+  ///
+  /// - Parameter isTouched: whether the system is to give its memory now and not when it is first used: a huge
+  ///   page can take it milliseconds, of which a first prompt would wait for dozens.
   /// - Throws: `RuntimeError.overBudget` if it does not fit, `.memory` if the system refuses it.
-  package func allocate(_ name: String, byteCount: Int) throws(RuntimeError) -> Arena {
+  package func allocate(
+    _ name: String, byteCount: Int, isTouched: Bool = false
+  ) throws(RuntimeError) -> Arena {
     try reserve(name, byteCount: Self.footprint(byteCount))
     do throws(IOError) {
-      return try Arena(byteCount: byteCount)
+      let arena = try Arena(byteCount: byteCount)
+      if isTouched {
+        arena.region(offset: 0, count: byteCount).initializeMemory(as: UInt8.self, repeating: 0)
+      }
+      return arena
     } catch {
       throw .memory(name: name, reason: "\(error)")
     }

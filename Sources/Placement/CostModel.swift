@@ -76,8 +76,7 @@ public struct CostModel: Sendable {
     let bytes = Double(count * block)
     let slope = (all - one) / Double(max(2, work.topK) - 1)
     let rate = slope > 0 ? min(bytes / slope, 2 * bytes * Double(work.topK) / all) : bytes / one
-    let share = kind == .cached ? 1 : min(1, profile.contention.readShare.value)
-    return (max(0, one - bytes / rate), rate * share)
+    return (max(0, one - bytes / rate), rate * readShare(kind, profile.contention))
   }
 
   /// The parts of a decoded token, for the simulation of it.
@@ -133,10 +132,16 @@ public struct CostModel: Sendable {
 
   /// The seconds of a prompt, chunk by chunk, layer by layer.
   ///
-  /// A layer reads the experts that its tokens touch and that are not resident in waves through a double
-  /// buffer, while it multiplies those before:
+  /// A layer reads the m of the u experts touched by its tokens that are not resident, several at a time,
+  /// while it multiplies those that are there. While both go on, reads keep the share r of their rate and
+  /// products c; what ends later has its whole rate from then on. The last expert that was read is
+  /// multiplied when nothing is left to read, and nothing is multiplied before the first is there:
   ///
-  ///     T = T_dense(n) + first wave / B + max(T_experts(n k / touched), rest / B)
+  ///     T_read = m S / B
+  ///     T = T_dense(n) + T_read + (1 - r) T_experts / c + T_experts / u   if T_experts / c < T_read / r
+  ///     T = T_dense(n) + T_experts + (1 - c) T_read / r + T_read / m      else
+  ///
+  /// What the page cache answers is copied by the processor: T = T_dense + T_experts + T_read.
   ///
   /// - Parameters:
   ///   - tokens: tokens of the prompt, at least one.
@@ -144,9 +149,8 @@ public struct CostModel: Sendable {
   ///   - touched: the experts of a mean layer that so many tokens touch together.
   ///   - resident: of all experts, the share that is resident once the prompt has filled the slots; before
   ///     its first chunk none is.
-  ///   - waveBytes: bytes of a wave.
   public func prompt(
-    tokens: Int, reads kind: ReadKind, touched: (Int) -> Double, resident: Double, waveBytes: Int
+    tokens: Int, reads kind: ReadKind, touched: (Int) -> Double, resident: Double
   ) -> Prompt? {
     guard let steady = steadyBytesPerSecond(kind) else { return nil }
     var prompt = Prompt()
@@ -161,8 +165,11 @@ public struct CostModel: Sendable {
       let bytes = used * (1 - held) * expertBytes
       let reading = bytes / steady
       let experts = used * expertSeconds(tokens: perExpert)
-      let first = kind == .cached ? 0 : min(bytes, Double(waveBytes)) / steady
-      let mixed = kind == .cached ? experts + reading : first + max(experts, reading - first)
+      let mixed =
+        kind == .cached
+        ? experts + reading
+        : overlapped(reading: reading, experts: experts)
+          + (reading > experts ? experts / used : min(reading, expertBytes / steady))
       prompt.seconds +=
         layers * (mixed + profile.layerSeconds.value)
         + chunkSeconds(tokens: count, position: position)
@@ -172,6 +179,15 @@ public struct CostModel: Sendable {
     }
     prompt.seconds += tokenSeconds
     return prompt
+  }
+
+  /// Seconds of reading and of a prompt's products that go on at once, from what each takes alone.
+  private func overlapped(reading: Double, experts: Double) -> Double {
+    let readShare = min(1, profile.promptContention.readShare.value)
+    let computeShare = min(1, profile.promptContention.computeShare.value)
+    let (slowRead, slowExperts) = (reading / readShare, experts / computeShare)
+    return slowExperts < slowRead
+      ? reading + (1 - readShare) * slowExperts : experts + (1 - computeShare) * slowRead
   }
 
   /// Seconds of a chunk of a prompt from `position` on beside its experts and what each layer takes anyway.
@@ -184,16 +200,23 @@ public struct CostModel: Sendable {
   }
 
   /// Bytes per second of a long row of experts' matrices, as deep as was measured: what the drive gives at
-  /// most while something is computed; nil if reads of `kind` were not measured.
+  /// most, with nothing computed meanwhile; nil if reads of `kind` were not measured.
   public func steadyBytesPerSecond(_ kind: ReadKind) -> Double? {
     let rates = profile.disk.filter { $0.kind == kind }
     guard let depth = rates.map(\.depth).max() else { return nil }
     let row = rates.filter { $0.depth == depth }.sorted { $0.blockBytes < $1.blockBytes }
-    let share = kind == .cached ? 1 : min(1, profile.contention.readShare.value)
-    return share
-      * interpolate(
-        row.map { (Double($0.blockBytes), $0.bytesPerSecond.value) },
-        at: Double(work.meanReadByteCount))
+    return interpolate(
+      row.map { (Double($0.blockBytes), $0.bytesPerSecond.value) },
+      at: Double(work.meanReadByteCount))
+  }
+
+  /// The same while something is computed; copying out of the page cache is computing itself.
+  public func steadyBytesPerSecond(_ kind: ReadKind, beside contention: Contention) -> Double? {
+    steadyBytesPerSecond(kind).map { $0 * readShare(kind, contention) }
+  }
+
+  private func readShare(_ kind: ReadKind, _ contention: Contention) -> Double {
+    kind == .cached ? 1 : min(1, contention.readShare.value)
   }
 
   // MARK: - Calibration
@@ -231,13 +254,6 @@ public struct CostModel: Sendable {
   }
 
   // MARK: - Bounds
-
-  /// `steadyBytesPerSecond` as it was measured, with nothing computed meanwhile.
-  public func measuredSteadyBytesPerSecond(_ kind: ReadKind) -> Double? {
-    steadyBytesPerSecond(kind).map {
-      kind == .cached ? $0 : $0 / min(1, profile.contention.readShare.value)
-    }
-  }
 
   /// Tokens from which on fetching an expert over a device's link and multiplying there beats the
   /// processor: the smallest n with T_cpu(n) > T_link + T_device(n) (Fiddler, arXiv 2402.07033); nil if

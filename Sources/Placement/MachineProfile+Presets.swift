@@ -104,7 +104,8 @@ extension MachineProfile {
       products: products, layerSeconds: figure(40e-6), tokenSeconds: figure(20e-6),
       samplingSeconds: figure(1.5e-9), contextBytesPerSecond: figure(usable),
       promptContextBytesPerSecond: figure(4 * usable), promptValueSeconds: figure(5e-9),
-      contention: Contention(readShare: figure(0.95), computeShare: figure(0.95)))
+      contention: Contention(readShare: figure(0.95), computeShare: figure(0.95)),
+      promptContention: Contention(readShare: figure(0.95), computeShare: figure(0.95)))
     if let device { profile.devices = [device] }
     return profile
   }

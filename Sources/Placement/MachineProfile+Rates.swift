@@ -41,6 +41,8 @@ extension MachineProfile {
       positive("prompt_efficiency", promptEfficiency),
       positive("contention.read_share", contention.readShare),
       positive("contention.compute_share", contention.computeShare),
+      positive("prompt_contention.read_share", promptContention.readShare),
+      positive("prompt_contention.compute_share", promptContention.computeShare),
     ]
     faults += devices.map { device in
       [

@@ -3,7 +3,7 @@
 /// As JSON it has the names of its properties in snake case, and is read by people too.
 public struct MachineProfile: Hashable, Sendable, Codable {
   /// The version of this form.
-  public static let currentVersion = 2
+  public static let currentVersion = 3
 
   public var version = Self.currentVersion
   /// The machine in words.
@@ -36,8 +36,10 @@ public struct MachineProfile: Hashable, Sendable, Codable {
   /// with the many of a prompt.
   public var decodeEfficiency = Figure(1)
   public var promptEfficiency = Figure(1)
-  /// What is left of each rate while the disk is read and experts are multiplied at the same time.
+  /// What is left of each rate while the disk is read and experts are multiplied at the same time: with one
+  /// token, when memory binds, and with the many of a prompt.
   public var contention: Contention
+  public var promptContention: Contention
   /// The accelerators, none where there is none. Only presets have them so far.
   public var devices: [DeviceRate] = []
   /// What was seen of the system, in words: memory limits, huge pages, features of io_uring.
@@ -48,7 +50,7 @@ public struct MachineProfile: Hashable, Sendable, Codable {
     memory: [MemoryRate], products: [ProductRate], layerSeconds: Figure, tokenSeconds: Figure,
     samplingSeconds: Figure,
     contextBytesPerSecond: Figure, promptContextBytesPerSecond: Figure, promptValueSeconds: Figure,
-    contention: Contention
+    contention: Contention, promptContention: Contention
   ) {
     self.name = name
     self.isNominal = isNominal
@@ -64,6 +66,7 @@ public struct MachineProfile: Hashable, Sendable, Codable {
     self.promptContextBytesPerSecond = promptContextBytesPerSecond
     self.promptValueSeconds = promptValueSeconds
     self.contention = contention
+    self.promptContention = promptContention
   }
 }
 

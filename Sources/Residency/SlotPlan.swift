@@ -122,4 +122,8 @@ public struct SlotPlan: Hashable, Sendable {
     let wanted = 2 * Self.waveByteCount / max(1, classes.last?.byteCount ?? 0)
     return min(slotCount, max(8, min(wanted, slotCount / 8)))
   }
+
+  /// The experts of a stream that are read, or multiplied, together: half a window. While one half of the
+  /// window is multiplied the other is read.
+  public var wave: Int { (streamWindow + 1) / 2 }
 }

@@ -98,7 +98,8 @@ public final class MoEModel {
       layout: shape.layout, geometry: shape.geometry, topK: shape.description.expertsPerToken,
       tokenCapacity: shape.tokenCapacity, plan: plan, policy: options.policy,
       prefetch: options.prefetch.parameters, slotMemory: slots,
-      scratch: try ledger.allocate("expert activations", byteCount: shape.expertScratchByteCount),
+      scratch: try ledger.allocate(
+        "expert activations", byteCount: shape.expertScratchByteCount, isTouched: true),
       files: shape.files, engine: engine, pool: pool, kernels: shape.kernels)
     runtime.checksums = try file.checksums(options)
     transformer = MoETransformer(

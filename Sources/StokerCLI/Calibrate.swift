@@ -99,8 +99,8 @@ struct MachineTable {
         + profile.memory.map {
           "\(rate($0.bytesPerSecond)) with \($0.threads) \($0.threads == 1 ? "thread" : "threads")"
         }.joined(separator: ", "),
-      "reading meanwhile  reads keep \(share(profile.contention.readShare)) of their rate, products "
-        + share(profile.contention.computeShare),
+      "reading meanwhile  " + meanwhile(profile.contention) + "; in prompts "
+        + meanwhile(profile.promptContention),
       "a layer besides    \(microseconds(profile.layerSeconds)); a token \(microseconds(profile.tokenSeconds)); "
         + "choosing one of 100,000 tokens \(microseconds(profile.samplingSeconds * 1e5))",
       "looking back       \(rate(profile.contextBytesPerSecond)) of keys and values; in prompts "
@@ -112,6 +112,11 @@ struct MachineTable {
     ]
     parts += profile.notes.map { "note               \($0)" }
     return parts.joined(separator: "\n")
+  }
+
+  private func meanwhile(_ contention: Contention) -> String {
+    "reads keep \(share(contention.readShare)) of their rate, products "
+      + share(contention.computeShare)
   }
 
   private func disk(_ kind: ReadKind) -> String {

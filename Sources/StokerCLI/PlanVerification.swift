@@ -1,5 +1,6 @@
 import ArgumentParser
 import Placement
+import Routing
 import Stoker
 
 /// `stoker plan --verify`: runs what is planned, and puts both side by side.
@@ -73,31 +74,30 @@ struct PlanVerification {
     options.processMemory = plan.parts.first { $0.name == "process" }?.bytes
     let model = try loadModel(file, options)
     let probe = try MachineProbe(model, profile: planner.profile, reads: plan.choice.reads)
-    for _ in 0..<Self.promptSamples { try probe.sample(prompt: true) }
-    var last = ContinuousClock.now
-    let firstOfDecode = probe.count
+    func samplePrompt() throws { for _ in 0..<Self.promptSamples { try probe.sample(.prefill) } }
+    try samplePrompt()
+    var last: ContinuousClock.Instant?
     let generation = try model.generate(
       GenerationRequest(
         prompt: try prompt(file), maxTokens: request.maxTokens,
         ignoresEnd: true),
       isCancelled: { Interrupt.isRequested },
       onToken: { _ in
-        guard probe.count == firstOfDecode || ContinuousClock.now - last > Self.samplePeriod else {
-          return
-        }
-        try probe.sample()
+        if last == nil { try samplePrompt() }
+        if let last, ContinuousClock.now - last < Self.samplePeriod { return }
+        try probe.sample(.decode)
         last = ContinuousClock.now
       })
     if generation.statistics.cancelled { throw ExitCode(130) }
     var same = wanted
     same.reads = [plan.choice.reads]
     same.prefetch = plan.choice.prefetch
-    var probed = Figures(
-      try planner.replacing(probe.profile(firstOfDecode...)).plan(same).prediction)
-    // The prompt met the machine as it was just before.
-    probed.timeToFirstToken = try planner.replacing(probe.profile(..<firstOfDecode)).plan(same)
-      .prediction.timeToFirstToken
-    let ratios = probe.ratios(firstOfDecode...)
+    func predicted(_ phase: Phase) throws -> Figures {
+      Figures(try planner.replacing(probe.profile(phase)).plan(same).prediction)
+    }
+    var probed = try predicted(.decode)
+    probed.timeToFirstToken = try predicted(.prefill).timeToFirstToken
+    let ratios = probe.ratios(.decode)
     return Row(
       memory: wanted.memory, slots: plan.slots, experts: plan.model.layers * plan.model.experts,
       choice: plan.choice, blind: Figures(plan.prediction), probed: probed,
@@ -106,9 +106,9 @@ struct PlanVerification {
   }
 
   /// Between two samples of the machine.
-  private static let samplePeriod = Duration.milliseconds(250)
-  /// Samples before the prompt.
-  private static let promptSamples = 6
+  private static let samplePeriod = Duration.milliseconds(125)
+  /// Samples before the prompt, and after it.
+  private static let promptSamples = 4
 
   private func fillPageCache(with file: ModelFile) throws {
     var progress = ProgressLine("filling the page cache")

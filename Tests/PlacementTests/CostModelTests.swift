@@ -37,7 +37,8 @@ enum RoundFigures {
       layerSeconds: Figure(0.5), tokenSeconds: Figure(0.25), samplingSeconds: Figure(0.01),
       contextBytesPerSecond: Figure(100), promptContextBytesPerSecond: Figure(200),
       promptValueSeconds: Figure(0.125),
-      contention: Contention(readShare: Figure(1), computeShare: Figure(1)))
+      contention: Contention(readShare: Figure(1), computeShare: Figure(1)),
+      promptContention: Contention(readShare: Figure(1), computeShare: Figure(1)))
     profile.notes = ["of tests"]
     return profile
   }
@@ -73,13 +74,14 @@ enum RoundFigures {
 
   @Test func aPromptGoesChunkByChunkAndLayerByLayer() throws {
     let prompt = try #require(
-      cost.prompt(tokens: 6, reads: .direct, touched: { _ in 4 }, resident: 0.5, waveBytes: 3000))
+      cost.prompt(tokens: 6, reads: .direct, touched: { _ in 4 }, resident: 0.5))
     // The first chunk of four tokens reads four experts of each layer, the second, of two, half of them.
     #expect(abs(prompt.readBytes - (2 * 12_000 + 2 * 6000)) < 1e-6)
     func chunk(_ tokens: Double, position: Double, bytes: Double) -> Double {
       let products = 4 * cost.expertSeconds(tokens: tokens / 2)
-      let first = min(bytes, 3000) / 1000
-      let layer = first + max(products, bytes / 1000 - first) + 0.5
+      // Both go on at full rate: the longer of them, and one expert's share of the shorter.
+      let reading = bytes / 1000
+      let layer = (reading > products ? reading + products / 4 : products + 3) + 0.5
       return 2 * layer + cost.denseSeconds(tokens: tokens)
         + tokens * (position + tokens / 2) * 10 / 200 + tokens * 4 * 2 * 0.125
     }
@@ -87,9 +89,27 @@ enum RoundFigures {
       chunk(4, position: 0, bytes: 12_000) + chunk(2, position: 4, bytes: 6000) + 0.25 + 0.5 + 0.1
     #expect(abs(prompt.seconds - expected) < 1e-6, "\(prompt.seconds), expected \(expected)")
     let resident = try #require(
-      cost.prompt(tokens: 6, reads: .direct, touched: { _ in 4 }, resident: 1, waveBytes: 3000))
+      cost.prompt(tokens: 6, reads: .direct, touched: { _ in 4 }, resident: 1))
     #expect(resident.readBytes == 0 && resident.stallSeconds == 0)
     #expect(resident.seconds < prompt.seconds)
+  }
+
+  @Test func readsAndProductsOfAPromptSlowEachOtherOnlyWhileBothGoOn() throws {
+    func seconds(_ readShare: Double, _ computeShare: Double, touched: Double) throws -> Double {
+      var profile = RoundFigures.profile
+      profile.promptContention = Contention(
+        readShare: Figure(readShare), computeShare: Figure(computeShare))
+      return try #require(
+        CostModel(profile: profile, work: RoundFigures.work)
+          .prompt(tokens: 1, reads: .direct, touched: { _ in touched }, resident: 0)
+      ).seconds
+    }
+    // A layer's expert of one token is read and multiplied in 3 s each: at half the rate of both it takes 6 s,
+    // as if one came after the other, where at the whole rate it takes 3, and then 3 for the only expert.
+    let alone = try seconds(1, 1, touched: 1)
+    #expect(abs(try seconds(0.5, 0.5, touched: 1) - (alone + 2 * 3)) < 1e-9)
+    // Reading ends first at full rate and products were at half of theirs for its 3 s: 1.5 s are left to do.
+    #expect(abs(try seconds(1, 0.5, touched: 1) - (alone + 2 * 1.5)) < 1e-9)
   }
 
   @Test func whatCopyingTakesIsNotHidden() {

@@ -22,7 +22,9 @@ import Testing
     #expect(profile.machine.threads == Machine.processorCount && !profile.isNominal)
     #expect(profile.readKinds.contains(.cached))
     #expect(Set(profile.products.map(\.type)).isSuperset(of: ["Q4_0", "Q8_0", "F32"]))
-    #expect((0.01...1).contains(profile.contention.readShare.value))
+    for contention in [profile.contention, profile.promptContention] {
+      #expect((0.01...1).contains(contention.readShare.value))
+    }
     // Every kernel set of this processor, and one to all threads.
     #expect(
       Set(profile.products.map(\.kernels))

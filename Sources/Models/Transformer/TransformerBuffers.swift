@@ -70,7 +70,7 @@ package struct TransformerBuffers {
     let byteCount = Self.byteCount(
       model, tokenCapacity: tokenCapacity, positions: positions, threadCount: threadCount,
       kernels: kernels)
-    let memory = try ledger.allocate("activations", byteCount: byteCount)
+    let memory = try ledger.allocate("activations", byteCount: byteCount, isTouched: true)
     var cursor = ScratchCursor(memory.region(offset: 0, count: memory.byteCount))
     self.init(
       model, tokenCapacity: tokenCapacity, positions: positions, threadCount: threadCount,

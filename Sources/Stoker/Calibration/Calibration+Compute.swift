@@ -70,19 +70,20 @@ extension Calibration {
     }
   }
 
-  /// The shares that reading and products keep of their rates when both go on at once, as they do while a
-  /// layer multiplies its residents and reads what it misses.
-  func contention(with file: CalibrationFile) throws -> (read: Double, compute: Double) {
+  /// The shares that reading and products with so many tokens keep of their rates when both go on at once,
+  /// as they do while a layer multiplies what is there and reads what it misses.
+  func contention(with file: CalibrationFile, tokens: Int) throws -> (read: Double, compute: Double)
+  {
     let products = RandomProducts(
-      .q4_0, rows: 1024, columns: 2048, in: weights.far, tokenCapacity: 1,
+      .q4_0, rows: 1024, columns: 2048, in: weights.far, tokenCapacity: tokens,
       kernels: kernels, pool: pool)
-    let alone = rate { products.run(RandomProducts.batchCount, tokens: 1) }
+    let alone = rate { products.run(2, tokens: tokens) }
     var reader = try file.reader(.init(kind: file.mainKind, blockByteCount: 1 << 20, depth: 8))
     let readAlone = try reader.steadyRate(nanoseconds: 3 * effort.diskNanoseconds)
     var computed = 0
     let start = monotonicNanoseconds()
     let readTogether = try reader.steadyRate(nanoseconds: 3 * effort.diskNanoseconds) {
-      computed += products.run(2, tokens: 1)
+      computed += products.run(2, tokens: tokens)
     }
     let seconds = Double(monotonicNanoseconds() - start) / 1e9
     return (

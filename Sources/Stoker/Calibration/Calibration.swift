@@ -86,7 +86,8 @@ public struct Calibration {
     var disk: [CalibrationFile.Cell: (rates: [Double], bursts: [Double])] = [:]
     var memory: [Int: [Double]] = [:]
     var products: [ProductCell: [Double]] = [:]
-    var pairs: (reads: [Double], computes: [Double]) = ([], [])
+    /// Shares of reading and of products, by the tokens of the products.
+    var shares: [Int: (reads: [Double], computes: [Double])] = [:]
     var parts: [CalibrationModel.Parts] = []
     var timings: [LayerTimes] = []
     for round in 0..<effort.rounds {
@@ -106,12 +107,19 @@ public struct Calibration {
         }
       }
       try step(base + 0.9 * span, "reading while computing")
-      let pair = try contention(with: file)
-      pairs.reads.append(pair.read)
-      pairs.computes.append(pair.compute)
+      for tokens in [1, Self.expertTokens] {
+        let pair = try contention(with: file, tokens: tokens)
+        shares[tokens, default: ([], [])].reads.append(pair.read)
+        shares[tokens]!.computes.append(pair.compute)
+      }
       try step(base + 0.95 * span, "a small model")
       parts.append(try model.measure(effort))
       timings.append(try layerTimes(of: layers))
+    }
+    func figures(of tokens: Int) -> Contention {
+      let rounds = shares[tokens]!
+      return Contention(
+        readShare: Figure(rounds: rounds.reads), computeShare: Figure(rounds: rounds.computes))
     }
     var profile = MachineProfile(
       name: "\(identity.processor), \(identity.threads) threads, \(identity.kernels); "
@@ -142,8 +150,7 @@ public struct Calibration {
       contextBytesPerSecond: Figure(rounds: parts.map(\.contextBytesPerSecond)),
       promptContextBytesPerSecond: Figure(rounds: parts.map(\.promptContextBytesPerSecond)),
       promptValueSeconds: Figure(rounds: parts.map(\.promptValueSeconds)),
-      contention: Contention(
-        readShare: Figure(rounds: pairs.reads), computeShare: Figure(rounds: pairs.computes)))
+      contention: figures(of: 1), promptContention: figures(of: Self.expertTokens))
     profile.notes = Machine.notes + file.notes
     file.checkPlausibility(&profile)
     if let fault = profile.fault { throw StokerError.calibration(folder: folder, reason: fault) }

@@ -3,32 +3,38 @@ internal import DirectIO
 internal import ExpertRuntime
 internal import Foundation
 public import Placement
+internal import Residency
+public import Routing
 internal import Tensors
 
 /// How fast the machine is while a model runs, beside when it was measured: shared machines drift.
 ///
-/// A sample takes about a tenth of a second, between two tokens: bursts of one expert's reads and of as many
-/// as a token needs of a layer, and products of the model's own type.
+/// A sample takes about a tenth of a second. Between two tokens it is bursts of one expert's reads and of as
+/// many as a token needs of a layer, and products with one token; beside a prompt it is a stream of experts
+/// and products with as many tokens as a prompt's experts have. Products are of the model's own type.
 public final class MachineProbe {
   private let profile: MachineProfile
   private let work: ModelWork
   private let kind: ReadKind
-  private let reader: BurstReader?
+  private let reader: ExpertReader?
   private let products: RandomProducts?
   private let isCached: Bool
-  private var samples: [Sample] = []
+  /// Experts of a stream that are under way at a time.
+  private let wave: Int
+  private var samples: [Phase: [Sample]] = [:]
 
-  /// Seconds of a burst of one expert's reads and of a layer's, and bytes of weights multiplied per second
-  /// with one token and with as many as a prompt's experts have.
-  struct Sample {
+  private struct Sample {
+    /// Seconds of a burst of one expert's reads and of a layer's.
     var one = 0.0
     var all = 0.0
+    /// Bytes per second of a stream.
+    var stream = 0.0
+    /// Bytes of weights multiplied per second.
     var products = 0.0
-    var promptProducts = 0.0
   }
 
-  /// Tokens of an expert in a prompt of some length.
-  private static let promptTokens = 16
+  /// Tokens that products are measured with.
+  private static func tokens(_ phase: Phase) -> Int { phase == .prefill ? 16 : 1 }
 
   /// - Parameters:
   ///   - model: the model that runs; its threads multiply, so that no others are in their way.
@@ -39,12 +45,14 @@ public final class MachineProbe {
     self.profile = profile
     self.kind = kind
     work = try model.file.work(model.options)
+    wave = model.transformer.runtime.slotPlan.wave
     // Where every expert is resident nothing is read.
     reader =
       model.configuration.holdsEveryExpert
       ? nil
-      : try BurstReader(
-        model.file.shape(model.options), io: model.options.io, kind: kind)
+      : try ExpertReader(
+        model.file.shape(model.options), io: model.options.io, kind: kind,
+        most: max(2, work.topK, wave))
     let isCached = CostModel(profile: profile, work: work).isCached
     self.isCached = isCached
     let type = work.expertMatrices[0][0].type
@@ -53,7 +61,7 @@ public final class MachineProbe {
       RandomProducts(
         $0, rows: isCached ? 256 : 1024, columns: isCached ? 256 : 2048,
         in: RandomWeights(byteCount: isCached ? 8 << 20 : Calibration.farByteCount),
-        tokenCapacity: Self.promptTokens,
+        tokenCapacity: Self.tokens(.prefill),
         kernels: Kernels(set: try KernelSet.selected()),
         pool: model.pool)
     }
@@ -61,80 +69,86 @@ public final class MachineProbe {
 
   /// Measures once.
   ///
-  /// - Parameter prompt: whether products of a prompt are of interest too.
+  /// - Parameter phase: what is run before or after.
   /// - Throws: an error that names the file that could not be read.
-  public func sample(prompt: Bool = false) throws {
+  public func sample(_ phase: Phase) throws {
     var sample = Sample()
     if let reader {
-      sample.one = try reader.burstSeconds(experts: 1, nanoseconds: 20_000_000)
-      sample.all = try reader.burstSeconds(experts: max(2, work.topK), nanoseconds: 50_000_000)
+      switch phase {
+      case .prefill:
+        sample.stream = try reader.bytesPerSecond(experts: wave, nanoseconds: 60_000_000)
+      case .decode:
+        sample.one = try reader.burstSeconds(experts: 1, nanoseconds: 20_000_000)
+        sample.all = try reader.burstSeconds(
+          experts: max(2, work.topK), nanoseconds: 50_000_000)
+      }
     }
     if let products {
-      sample.products = rate(products, tokens: 1)
-      if prompt { sample.promptProducts = rate(products, tokens: Self.promptTokens) }
+      sample.products = workPerSecond(for: 30_000_000) {
+        Double(products.run(RandomProducts.batchCount, tokens: Self.tokens(phase)))
+      }
     }
-    samples.append(sample)
+    samples[phase, default: []].append(sample)
   }
 
-  /// The mean of times, but for the tenth of them that is the longest and as many of the shortest: a sample
-  /// that the machine was stopped in would count for more than a run's share of that.
+  /// The mean of times, but for the tenth of them that is the longest and as many of the shortest, one of
+  /// three at the least: a sample that the machine was stopped in would count for more than a run's share of
+  /// that.
   private static func mean(_ times: [Double]) -> Double {
-    let left = times.count / 10
+    let left = max(times.count / 10, times.count > 2 ? 1 : 0)
     let kept = times.sorted().dropFirst(left).dropLast(left)
     return kept.reduce(0, +) / Double(kept.count)
   }
 
-  private func rate(_ products: RandomProducts, tokens: Int) -> Double {
-    workPerSecond(for: 30_000_000) {
-      Double(products.run(RandomProducts.batchCount, tokens: tokens))
-    }
-  }
-
-  /// The rate of products over that of the profile, a prompt's where all of the samples have it, and of a
-  /// layer's reads: the mean of times of some of the samples; 1 where there are none.
-  public func ratios(_ range: some RangeExpression<Int>) -> (compute: Double, disk: Double) {
-    let seen = samples[range]
-    guard !seen.isEmpty else { return (1, 1) }
+  /// The rates of products and of a layer's reads, or of a stream of them, over those of the profile, by the
+  /// samples of `phase`; 1 where there are none.
+  public func ratios(_ phase: Phase) -> (compute: Double, disk: Double) {
     var ratios = (compute: 1.0, disk: 1.0)
+    guard let seen = samples[phase] else { return ratios }
     if products != nil {
-      let isPrompt = seen.allSatisfy { $0.promptProducts > 0 }
       let expected = profile.productBytesPerSecond(
-        work.expertMatrices[0][0].type, tokens: isPrompt ? Double(Self.promptTokens) : 1,
-        isCached: isCached)
-      ratios.compute =
-        1 / Self.mean(seen.map { expected / (isPrompt ? $0.promptProducts : $0.products) })
+        work.expertMatrices[0][0].type, tokens: Double(Self.tokens(phase)), isCached: isCached)
+      ratios.compute = 1 / Self.mean(seen.map { expected / $0.products })
     }
-    if reader != nil,
-      let expected = profile.burstSeconds(
+    guard reader != nil else { return ratios }
+    switch phase {
+    case .prefill:
+      if let expected = CostModel(profile: profile, work: work).steadyBytesPerSecond(kind) {
+        ratios.disk = 1 / Self.mean(seen.map { expected / $0.stream })
+      }
+    case .decode:
+      if let expected = profile.burstSeconds(
         kind, blockBytes: work.meanReadByteCount, count: work.readCount * max(2, work.topK))
-    {
-      ratios.disk = expected / Self.mean(seen.map(\.all))
+      {
+        ratios.disk = expected / Self.mean(seen.map(\.all))
+      }
     }
     return ratios
   }
 
-  /// The number of samples so far.
-  public var count: Int { samples.count }
-
-  /// The machine as some of the samples have it: bursts as they were, and everything else of the drive
-  /// or the processor by their ratios.
-  public func profile(_ range: some RangeExpression<Int>) -> MachineProfile {
-    let ratios = ratios(range)
+  /// The machine as the samples of `phase` have it: bursts as they were, and everything else of the drive or
+  /// the processor by their ratios.
+  public func profile(_ phase: Phase) -> MachineProfile {
+    let ratios = ratios(phase)
     var now = profile.scalingCompute(by: ratios.compute)
-    let seen = samples[range]
-    guard reader != nil, !seen.isEmpty else { return now }
-    if kind != .cached { now = now.scalingDisk(by: ratios.disk) }
+    guard reader != nil, let seen = samples[phase],
+      let steady = CostModel(profile: profile, work: work).steadyBytesPerSecond(kind)
+    else { return now }
     let block = work.meanReadByteCount
-    let all = work.readCount * max(2, work.topK)
-    let steady = CostModel(profile: now, work: work).measuredSteadyBytesPerSecond(kind) ?? 1
+    let depths = [work.readCount, work.readCount * max(2, work.topK)]
+    let bursts =
+      phase == .decode
+      ? [Self.mean(seen.map(\.one)), Self.mean(seen.map(\.all))]
+      : depths.map {
+        (profile.burstSeconds(kind, blockBytes: block, count: $0) ?? 0) / ratios.disk
+      }
     now.disk.removeAll { $0.kind == kind }
-    for (depth, seconds) in [
-      (work.readCount, Self.mean(seen.map(\.one))), (all, Self.mean(seen.map(\.all))),
-    ] {
+    for (depth, seconds) in zip(depths, bursts) {
+      var rate = steady * ratios.disk
+      if phase == .decode { rate = max(rate, Double(block * depth) / seconds) }
       now.disk.append(
         DiskRate(
-          kind: kind, blockBytes: block, depth: depth,
-          bytesPerSecond: Figure(max(steady, Double(block * depth) / seconds)),
+          kind: kind, blockBytes: block, depth: depth, bytesPerSecond: Figure(rate),
           burstSeconds: Figure(seconds)))
     }
     return now
@@ -142,7 +156,7 @@ public final class MachineProbe {
 }
 
 /// Reads random experts of a model, so many at a time.
-private final class BurstReader {
+private final class ExpertReader {
   private let shape: RunShape
   private let engine: any ReadEngine
   private let memory: Arena
@@ -150,17 +164,48 @@ private final class BurstReader {
   private let slotCount: Int
   private var next = 0
   private var random = SystemRandomNumberGenerator()
+  private var failure: IOError?
 
-  /// - Parameter kind: how reads are answered. What the processor copies goes to memory, as into the slots of a
-  ///   model, not to a cache that it stays in.
-  init(_ shape: RunShape, io: ReadEngineKind, kind: ReadKind) throws {
+  /// - Parameters:
+  ///   - kind: how reads are answered. What the processor copies goes to memory, as into the slots of a model,
+  ///     not to a cache that it stays in.
+  ///   - most: experts at a time.
+  init(_ shape: RunShape, io: ReadEngineKind, kind: ReadKind, most: Int) throws {
     self.shape = shape
     slotByteCount = shape.geometry.slotByteCounts.max() ?? 0
-    let fewest = max(2, shape.description.expertsPerToken)
-    slotCount = max(fewest, kind == .cached ? Calibration.farByteCount / max(1, slotByteCount) : 0)
+    slotCount = max(
+      most + 1, kind == .cached ? Calibration.farByteCount / max(1, slotByteCount) : 0)
     memory = try Arena(byteCount: slotByteCount * slotCount)
     memory.region(offset: 0, count: memory.byteCount).initializeMemory(as: UInt8.self, repeating: 1)
     engine = try makeReadEngine(kind: io, files: shape.files, arenas: [memory])
+  }
+
+  /// Begins to read an expert.
+  /// - Returns: the bytes of it.
+  @discardableResult
+  private func enqueue() -> Int {
+    next = (next + 1) % slotCount
+    let layer = Int.random(in: 0..<shape.layout.layerCount, using: &random)
+    let expert = Int.random(in: 0..<shape.layout.expertCount, using: &random)
+    for read in shape.geometry.reads(layer: layer) {
+      let place = shape.geometry.placement(read, layer: layer, expert: expert)
+      engine.enqueue(
+        ReadRequest(
+          file: place.file, span: place.span,
+          destination: memory.base + next * slotByteCount + place.slotOffset, tag: UInt64(next),
+          priority: .demand))
+    }
+    return shape.layout.shape(layer: layer).byteCount
+  }
+
+  /// Waits until fewer than `count` reads are under way.
+  private func wait(untilBelow count: Int) throws {
+    engine.submit()
+    while engine.outstandingCount >= count {
+      engine.wait()
+      engine.poll { failure = failure ?? $0.error }
+    }
+    if let failure { throw failure }
   }
 
   /// The mean seconds from asking for so many experts until all are there.
@@ -168,31 +213,26 @@ private final class BurstReader {
     let start = monotonicNanoseconds()
     var count = 0
     var elapsed: UInt64 = 0
-    var failure: IOError?
     repeat {
-      for _ in 0..<experts {
-        next = (next + 1) % slotCount
-        let layer = Int.random(in: 0..<shape.layout.layerCount, using: &random)
-        let expert = Int.random(in: 0..<shape.layout.expertCount, using: &random)
-        for read in shape.geometry.reads(layer: layer) {
-          let place = shape.geometry.placement(read, layer: layer, expert: expert)
-          engine.enqueue(
-            ReadRequest(
-              file: place.file, span: place.span,
-              destination: memory.base + next * slotByteCount + place.slotOffset, tag: UInt64(next),
-              priority: .demand))
-        }
-      }
-      engine.submit()
-      while engine.outstandingCount > 0 {
-        engine.wait()
-        engine.poll { failure = failure ?? $0.error }
-      }
-      if let failure { throw failure }
+      for _ in 0..<experts { enqueue() }
+      try wait(untilBelow: 1)
       count += 1
       elapsed = monotonicNanoseconds() - start
     } while elapsed < nanoseconds
     return Double(elapsed) / 1e9 / Double(count)
+  }
+
+  /// Bytes per second while so many experts are always under way.
+  func bytesPerSecond(experts: Int, nanoseconds: UInt64) throws -> Double {
+    let start = monotonicNanoseconds()
+    let reads = experts * (shape.geometry.reads(layer: 0).count)
+    var byteCount = 0
+    repeat {
+      while engine.outstandingCount < reads { byteCount += enqueue() }
+      try wait(untilBelow: reads)
+    } while monotonicNanoseconds() - start < nanoseconds
+    try wait(untilBelow: 1)
+    return Double(byteCount) / (Double(monotonicNanoseconds() - start) / 1e9)
   }
 }
 

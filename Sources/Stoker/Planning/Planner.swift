@@ -165,8 +165,8 @@ public struct Planner {
     let allowed = request.reads.filter(measured.contains)
     guard !allowed.isEmpty else { return [measured.contains(.buffered) ? .buffered : .direct] }
     guard allowed.contains(.direct), allowed.contains(.buffered),
-      let direct = cost.measuredSteadyBytesPerSecond(.direct),
-      let buffered = cost.measuredSteadyBytesPerSecond(.buffered)
+      let direct = cost.steadyBytesPerSecond(.direct),
+      let buffered = cost.steadyBytesPerSecond(.buffered)
     else { return allowed }
     let slower: ReadKind = buffered > Self.pageCachePrice * direct ? .direct : .buffered
     return allowed.filter { $0 != slower }
@@ -196,7 +196,7 @@ public struct Planner {
     guard
       let prompt = cost.prompt(
         tokens: max(1, request.promptTokens), reads: choice.reads, touched: simulation.touched,
-        resident: holdsAll ? 1 : resident, waveBytes: waveBytes(slots))
+        resident: holdsAll ? 1 : resident)
     else { return nil }
     let staged = slots.stagingCount * slots.classes.reduce(0) { $0 + $1.byteCount }
     var plan = Plan(
@@ -215,17 +215,13 @@ public struct Planner {
       choice: choice, slots: slots.slotCount,
       stagingSlots: slots.stagingCount * slots.classes.count,
       threads: profile.machine.threads, chunkTokens: subject.work.chunkTokens,
-      waveBytes: waveBytes(slots), device: nil,
+      waveBytes: slots.wave * (slots.classes.last?.byteCount ?? 0), device: nil,
       prediction: prediction(
         simulation, prompt: prompt, choice: choice,
         peakMemory: needs.memory.fixed + slots.byteCount),
       alternatives: [])
     try placeOnDevice(&plan, request, simulation)
     return plan
-  }
-
-  private func waveBytes(_ slots: SlotPlan) -> Int {
-    slots.streamWindow / 2 * (slots.classes.last?.byteCount ?? 0)
   }
 
   private func slotPlan(
