@@ -18,7 +18,7 @@ import sys
 import common
 
 MODELS = {
-    # So fast that many tokens are needed for a time.
+    # So fast that many tokens are needed for a time; its context has no room for more.
     "demo": None,
     "olmoe-q4_0": ("olmoe-1b-7b", "q4_0", {}),
     "olmoe-q8_0": ("olmoe-1b-7b", "q8_0", {}),
@@ -44,7 +44,7 @@ def find_model(stoker, directory, name):
 
 
 def token_count(name, arguments):
-    return 8 * arguments.tokens if name == "demo" else arguments.tokens
+    return 5 * arguments.tokens if name == "demo" else arguments.tokens
 
 
 def record(stoker, model, path, prompt, tokens):

@@ -106,7 +106,7 @@ struct PlanVerification {
   }
 
   /// Between two samples of the machine.
-  private static let samplePeriod = Duration.milliseconds(125)
+  private static let samplePeriod = Duration.milliseconds(200)
   /// Samples before the prompt, and after it.
   private static let promptSamples = 4
 

@@ -1,4 +1,5 @@
 internal import DirectIO
+internal import Placement
 internal import Tensors
 
 extension Calibration {
@@ -77,17 +78,21 @@ extension Calibration {
     let products = RandomProducts(
       .q4_0, rows: 1024, columns: 2048, in: weights.far, tokenCapacity: tokens,
       kernels: kernels, pool: pool)
-    let alone = rate { products.run(2, tokens: tokens) }
-    var reader = try file.reader(.init(kind: file.mainKind, blockByteCount: 1 << 20, depth: 8))
-    let readAlone = try reader.steadyRate(nanoseconds: 3 * effort.diskNanoseconds)
-    var computed = 0
-    let start = monotonicNanoseconds()
-    let readTogether = try reader.steadyRate(nanoseconds: 3 * effort.diskNanoseconds) {
-      computed += products.run(2, tokens: tokens)
+    var reader = try file.reader(.init(kind: file.mainKind, blockByteCount: 1 << 20, depth: 8), into: CalibrationFile.farMemory(effort))
+    // In turn, and the medians of them: a machine that others use too is now faster, now slower.
+    var shares: (reads: [Double], computes: [Double]) = ([], [])
+    for _ in 0..<effort.turns {
+      let computeAlone = rate { products.run(2, tokens: tokens) }
+      let readAlone = try reader.steadyRate(nanoseconds: effort.diskNanoseconds)
+      var computed = 0
+      let start = monotonicNanoseconds()
+      let readTogether = try reader.steadyRate(nanoseconds: effort.diskNanoseconds) {
+        computed += products.run(2, tokens: tokens)
+      }
+      let seconds = Double(monotonicNanoseconds() - start) / 1e9
+      shares.reads.append(min(1, readTogether / readAlone))
+      shares.computes.append(min(1, Double(computed) / seconds / computeAlone))
     }
-    let seconds = Double(monotonicNanoseconds() - start) / 1e9
-    return (
-      min(1, readTogether / readAlone), min(1, Double(computed) / seconds / alone)
-    )
+    return (Figure(rounds: shares.reads).value, Figure(rounds: shares.computes).value)
   }
 }

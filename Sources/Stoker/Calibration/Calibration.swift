@@ -26,6 +26,8 @@ public struct Calibration {
     var tokenCounts: [Int] {
       self == .whole ? [1, 2, 4, 8, 16, 32, 128, 512] : [1, 16, 64]
     }
+    /// Turns of what is measured beside something else.
+    var turns: Int { self == .whole ? 6 : 1 }
     var weightByteCount: Int { self == .whole ? Calibration.farByteCount : 8 << 20 }
   }
 
@@ -156,18 +158,18 @@ public struct Calibration {
     if let fault = profile.fault { throw StokerError.calibration(folder: folder, reason: fault) }
     CostModel(profile: profile, work: model.work).takeProducts(
       out: &profile, tokens: model.work.chunkTokens)
-    // What those layers take alone, of what they took, both at the same time: a processor that others use too
-    // is now faster, now slower.
+    // What those layers take alone, of what they took.
     let alone = CostModel(profile: profile, work: layers.work)
       .residentSeconds(promptTokens: Self.promptTokens)
-    func share(_ alone: Double, _ tokens: Int, _ taken: (seconds: Double, rate: Double)) -> Double {
-      let rate = profile.productBytesPerSecond(
-        Self.layerType.name, tokens: Double(tokens), isCached: false)
-      return alone * rate / taken.rate / taken.seconds
+    func share(_ alone: Double, _ tokens: Int, byteCount: Double) -> Double {
+      alone / byteCount
+        * profile.productBytesPerSecond(
+          Self.layerType.name, tokens: Double(tokens), isCached: false)
     }
-    profile.decodeEfficiency = Figure(rounds: timings.map { share(alone.decode, 1, $0.decode) })
+    profile.decodeEfficiency = Figure(
+      rounds: timings.map { share(alone.decode, 1, byteCount: $0.decode) })
     profile.promptEfficiency = Figure(
-      rounds: timings.map { share(alone.prompt, Self.expertTokens, $0.prompt) })
+      rounds: timings.map { share(alone.prompt, Self.expertTokens, byteCount: $0.prompt) })
     return profile
   }
 
@@ -177,31 +179,31 @@ public struct Calibration {
   /// The type of that model.
   static let layerType = ElementType.q4_0
 
-  /// Seconds of a model's layers, and the rate of products alone before and after.
+  /// Bytes of weights that products alone go through in the time that a model's layers take: for a token, and
+  /// for a prompt.
   private struct LayerTimes {
-    let decode: (seconds: Double, rate: Double)
-    let prompt: (seconds: Double, rate: Double)
+    let decode: Double
+    let prompt: Double
   }
 
   private func layerTimes(of model: CalibrationModel) throws -> LayerTimes {
     let products = RandomProducts(
       Self.layerType, rows: 1024, columns: 2048, in: weights.far,
       tokenCapacity: Self.expertTokens, kernels: kernels, pool: pool)
-    func timed(_ tokens: Int, _ body: () throws -> Double) rethrows -> (Double, Double) {
-      func seconds() -> Double {
-        1
-          / workPerSecond(for: effort.nanoseconds) {
-            Double(products.run(tokens > 1 ? 1 : RandomProducts.batchCount, tokens: tokens))
-          }
-      }
-      let before = seconds()
-      let taken = try body()
-      return (taken, 2 / (before + seconds()))
+    // In turn, and the median of them: a machine that others use too is now faster, now slower.
+    func byteCount(tokens: Int, seconds: () throws -> Double) rethrows -> Double {
+      Figure(
+        rounds: try (0..<effort.turns).map { _ in
+          let count = tokens > 1 ? 1 : RandomProducts.batchCount
+          let rate = rate { products.run(count, tokens: tokens) }
+          return rate * (try seconds())
+        }
+      ).value
     }
     try model.warm(promptTokens: Self.promptTokens)
     return LayerTimes(
-      decode: try timed(1) { try model.decodeSeconds() },
-      prompt: try timed(Self.expertTokens) {
+      decode: try byteCount(tokens: 1) { try model.decodeSeconds() },
+      prompt: try byteCount(tokens: Self.expertTokens) {
         try model.promptSeconds(tokens: Self.promptTokens)
       })
   }

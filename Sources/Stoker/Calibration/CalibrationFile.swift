@@ -81,15 +81,13 @@ struct CalibrationFile {
   mutating func measure(
     _ effort: Calibration.Effort, note: (Cell, Double, Double) throws -> Void
   ) throws {
-    // What the processor copies goes to memory, as into the slots of a model, not to a cache that it stays in.
-    let far = try Arena(byteCount: effort.weightByteCount)
-    far.region(offset: 0, count: far.byteCount).initializeMemory(as: UInt8.self, repeating: 1)
+    let far = try Self.farMemory(effort)
     for kind in ReadKind.allCases where kind != .direct || direct != nil {
       for block in Self.blockByteCounts where kind != .buffered || block >= 32 << 10 {
         for depth in Self.depths {
           let cell = Cell(kind: kind, blockByteCount: block, depth: depth)
           if kind == .buffered { buffered.forgetCached() }
-          var reader = try reader(cell, into: kind == .cached ? far : nil)
+          var reader = try reader(cell, into: far)
           // Once for all, as nothing else is read through it meanwhile.
           if kind == .cached, block == Self.blockByteCounts[0], depth == Self.depths[0] {
             try reader.warm()
@@ -108,10 +106,15 @@ struct CalibrationFile {
     if !notes.contains(note) { notes += [note] + engine.fallbacks }
   }
 
-  /// Something to read with as `cell` says.
-  ///
-  /// - Parameter memory: where it reads to in turn; nil: memory of its own, as large as the reads at a time.
-  func reader(_ cell: Cell, into memory: Arena? = nil) throws -> CalibrationReader {
+  /// Memory to read to in turn, as into the slots of a model: what a cache keeps would be written faster.
+  static func farMemory(_ effort: Calibration.Effort) throws -> Arena {
+    let far = try Arena(byteCount: effort.weightByteCount)
+    far.region(offset: 0, count: far.byteCount).initializeMemory(as: UInt8.self, repeating: 1)
+    return far
+  }
+
+  /// Something to read with as `cell` says, into `memory` in turn.
+  func reader(_ cell: Cell, into memory: Arena) throws -> CalibrationReader {
     try CalibrationReader(
       cell.kind == .direct ? direct ?? buffered : buffered, cell: cell, memory: memory)
   }
@@ -143,19 +146,13 @@ struct CalibrationReader {
   private var order: [Int]
   private var next = 0
   private var place = 0
-  /// Whether reads go to all of the memory in turn, not each to the place of those at a time.
-  private let isInTurn: Bool
 
-  init(_ file: DataFile, cell: CalibrationFile.Cell, memory given: Arena?) throws {
+  init(_ file: DataFile, cell: CalibrationFile.Cell, memory: Arena) throws {
     self.file = file
     self.cell = cell
     let byteCount = cell.blockByteCount * cell.depth
-    if let given, given.byteCount >= byteCount {
-      (memory, isInTurn) = (given, true)
-    } else {
-      (memory, isInTurn) = (try Arena(byteCount: byteCount), false)
-    }
-    engine = try makeReadEngine(kind: .auto, files: [file], arenas: [memory])
+    self.memory = memory.byteCount >= byteCount ? memory : try Arena(byteCount: byteCount)
+    engine = try makeReadEngine(kind: .auto, files: [file], arenas: [self.memory])
     let readByteCount =
       cell.kind == .cached ? min(file.byteCount, Self.cachedByteCount) : file.byteCount
     let most = 1 << 16
@@ -168,7 +165,7 @@ struct CalibrationReader {
     let span = file.span(
       offset: UInt64(order[next] * cell.blockByteCount), byteCount: cell.blockByteCount)
     next = (next + 1) % order.count
-    place = isInTurn ? (place + 1) % (memory.byteCount / cell.blockByteCount) : slot
+    place = (place + 1) % (memory.byteCount / cell.blockByteCount)
     engine.enqueue(
       ReadRequest(
         file: 0, span: span, destination: memory.base + place * cell.blockByteCount,

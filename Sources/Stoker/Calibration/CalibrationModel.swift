@@ -57,9 +57,9 @@ struct CalibrationModel {
     try mean(60) { try model.timedToken(at: position, logits: logits) }
   }
 
-  private func prompt(at position: Int, count: Int) throws -> Double {
+  private func prompt(at position: Int, count: Int, times: Int = 4) throws -> Double {
     let tokens = (0..<count).map { Int32($0 * 37 % shape.vocabularySize) }
-    return try mean(4) {
+    return try mean(times) {
       let start = monotonicNanoseconds()
       try model.transformer.forward(
         tokens.span, at: position, phase: .prefill, logits: .none
@@ -86,7 +86,7 @@ struct CalibrationModel {
   /// Seconds of one token's layers.
   func decodeSeconds() throws -> Double {
     var token = 0
-    return try mean(60) {
+    return try mean(6) {
       // Others each time, so that other experts are used: the same ones would come out of the caches.
       token += 1
       return try model.timedToken(
@@ -95,7 +95,7 @@ struct CalibrationModel {
   }
 
   /// Seconds of the layers of a prompt of so many tokens.
-  func promptSeconds(tokens: Int) throws -> Double { try prompt(at: 0, count: tokens) }
+  func promptSeconds(tokens: Int) throws -> Double { try prompt(at: 0, count: tokens, times: 1) }
 
   /// Measures once.
   func measure(_ effort: Calibration.Effort) throws -> Parts {

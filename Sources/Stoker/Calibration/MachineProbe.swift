@@ -10,8 +10,9 @@ internal import Tensors
 /// How fast the machine is while a model runs, beside when it was measured: shared machines drift.
 ///
 /// A sample takes about a tenth of a second. Between two tokens it is bursts of one expert's reads and of as
-/// many as a token needs of a layer, and products with one token; beside a prompt it is a stream of experts
-/// and products with as many tokens as a prompt's experts have. Products are of the model's own type.
+/// many as a token needs of a layer, products with one token, and both at once; beside a prompt it is a stream
+/// of experts, products with as many tokens as a prompt's experts have, and both at once. Products are of the
+/// model's own type.
 public final class MachineProbe {
   private let profile: MachineProfile
   private let work: ModelWork
@@ -19,18 +20,18 @@ public final class MachineProbe {
   private let reader: ExpertReader?
   private let products: RandomProducts?
   private let isCached: Bool
-  /// Experts of a stream that are under way at a time.
-  private let wave: Int
+  /// Experts that are under way at a time: those of a layer that a token needs, or a wave of a prompt's.
+  private let experts: [Phase: Int]
   private var samples: [Phase: [Sample]] = [:]
 
   private struct Sample {
     /// Seconds of a burst of one expert's reads and of a layer's.
     var one = 0.0
     var all = 0.0
-    /// Bytes per second of a stream.
+    /// Bytes per second of a stream, and bytes of weights multiplied per second: each alone, and both at once.
     var stream = 0.0
-    /// Bytes of weights multiplied per second.
     var products = 0.0
+    var together = (stream: 0.0, products: 0.0)
   }
 
   /// Tokens that products are measured with.
@@ -45,14 +46,16 @@ public final class MachineProbe {
     self.profile = profile
     self.kind = kind
     work = try model.file.work(model.options)
-    wave = model.transformer.runtime.slotPlan.wave
+    experts = [
+      .prefill: model.transformer.runtime.slotPlan.wave, .decode: max(2, work.topK),
+    ]
     // Where every expert is resident nothing is read.
     reader =
       model.configuration.holdsEveryExpert
       ? nil
       : try ExpertReader(
         model.file.shape(model.options), io: model.options.io, kind: kind,
-        most: max(2, work.topK, wave))
+        most: experts.values.max()!)
     let isCached = CostModel(profile: profile, work: work).isCached
     self.isCached = isCached
     let type = work.expertMatrices[0][0].type
@@ -73,30 +76,42 @@ public final class MachineProbe {
   /// - Throws: an error that names the file that could not be read.
   public func sample(_ phase: Phase) throws {
     var sample = Sample()
-    if let reader {
-      switch phase {
-      case .prefill:
-        sample.stream = try reader.bytesPerSecond(experts: wave, nanoseconds: 60_000_000)
-      case .decode:
-        sample.one = try reader.burstSeconds(experts: 1, nanoseconds: 20_000_000)
-        sample.all = try reader.burstSeconds(
-          experts: max(2, work.topK), nanoseconds: 50_000_000)
+    let tokens = Self.tokens(phase)
+    if let products {
+      sample.products = workPerSecond(for: 25_000_000) {
+        Double(products.run(RandomProducts.batchCount, tokens: tokens))
       }
     }
-    if let products {
-      sample.products = workPerSecond(for: 30_000_000) {
-        Double(products.run(RandomProducts.batchCount, tokens: Self.tokens(phase)))
+    if let reader {
+      let experts = experts[phase]!
+      if phase == .decode {
+        sample.one = try reader.burstSeconds(experts: 1, nanoseconds: 15_000_000)
+        sample.all = try reader.burstSeconds(experts: experts, nanoseconds: 40_000_000)
+      }
+      // Copying out of the page cache and multiplying are not done at once.
+      if phase == .prefill || kind != .cached {
+        sample.stream = try reader.bytesPerSecond(experts: experts, nanoseconds: 40_000_000)
+      }
+      if kind != .cached, let products {
+        var (computed, elapsed) = (0, UInt64(0))
+        let start = monotonicNanoseconds()
+        sample.together.stream = try reader.bytesPerSecond(
+          experts: experts, nanoseconds: 40_000_000
+        ) {
+          computed += products.run(RandomProducts.batchCount, tokens: tokens)
+          elapsed = monotonicNanoseconds() - start
+        }
+        sample.together.products = Double(computed) / (Double(elapsed) / 1e9)
       }
     }
     samples[phase, default: []].append(sample)
   }
 
-  /// The mean of times, but for the tenth of them that is the longest and as many of the shortest, one of
-  /// three at the least: a sample that the machine was stopped in would count for more than a run's share of
-  /// that.
-  private static func mean(_ times: [Double]) -> Double {
-    let left = max(times.count / 10, times.count > 2 ? 1 : 0)
-    let kept = times.sorted().dropFirst(left).dropLast(left)
+  /// The mean, but for the tenth of the samples that has the largest values and as many of the smallest, one of
+  /// three at the least: one that the machine was stopped in would count for more than a run's share of that.
+  private static func mean(_ values: [Double]) -> Double {
+    let left = max(values.count / 10, values.count > 2 ? 1 : 0)
+    let kept = values.sorted().dropFirst(left).dropLast(left)
     return kept.reduce(0, +) / Double(kept.count)
   }
 
@@ -142,6 +157,15 @@ public final class MachineProbe {
       : depths.map {
         (profile.burstSeconds(kind, blockBytes: block, count: $0) ?? 0) / ratios.disk
       }
+    if kind != .cached, products != nil {
+      func share(_ together: (Sample) -> Double, of alone: (Sample) -> Double) -> Figure {
+        Figure(min(1, Self.mean(seen.map(together)) / Self.mean(seen.map(alone))))
+      }
+      let contention = Contention(
+        readShare: share(\.together.stream, of: \.stream),
+        computeShare: share(\.together.products, of: \.products))
+      if phase == .decode { now.contention = contention } else { now.promptContention = contention }
+    }
     now.disk.removeAll { $0.kind == kind }
     for (depth, seconds) in zip(depths, bursts) {
       var rate = steady * ratios.disk
@@ -198,10 +222,10 @@ private final class ExpertReader {
     return shape.layout.shape(layer: layer).byteCount
   }
 
-  /// Waits until fewer than `count` reads are under way.
-  private func wait(untilBelow count: Int) throws {
+  /// Waits until no read is under way.
+  private func waitForAll() throws {
     engine.submit()
-    while engine.outstandingCount >= count {
+    while engine.outstandingCount > 0 {
       engine.wait()
       engine.poll { failure = failure ?? $0.error }
     }
@@ -215,7 +239,7 @@ private final class ExpertReader {
     var elapsed: UInt64 = 0
     repeat {
       for _ in 0..<experts { enqueue() }
-      try wait(untilBelow: 1)
+      try waitForAll()
       count += 1
       elapsed = monotonicNanoseconds() - start
     } while elapsed < nanoseconds
@@ -223,16 +247,29 @@ private final class ExpertReader {
   }
 
   /// Bytes per second while so many experts are always under way.
-  func bytesPerSecond(experts: Int, nanoseconds: UInt64) throws -> Double {
+  ///
+  /// - Parameter meanwhile: what the processor does instead of sleeping.
+  func bytesPerSecond(
+    experts: Int, nanoseconds: UInt64, meanwhile: (() -> Void)? = nil
+  ) throws -> Double {
     let start = monotonicNanoseconds()
-    let reads = experts * (shape.geometry.reads(layer: 0).count)
-    var byteCount = 0
+    let most = experts * shape.geometry.reads(layer: 0).count
+    var (byteCount, readCount) = (0, 0)
+    var elapsed: UInt64 = 0
     repeat {
-      while engine.outstandingCount < reads { byteCount += enqueue() }
-      try wait(untilBelow: reads)
-    } while monotonicNanoseconds() - start < nanoseconds
-    try wait(untilBelow: 1)
-    return Double(byteCount) / (Double(monotonicNanoseconds() - start) / 1e9)
+      while engine.outstandingCount < most {
+        let before = engine.outstandingCount
+        byteCount += enqueue()
+        readCount += engine.outstandingCount - before
+      }
+      engine.submit()
+      if let meanwhile { meanwhile() } else { engine.wait() }
+      engine.poll { failure = failure ?? $0.error }
+      elapsed = monotonicNanoseconds() - start
+    } while elapsed < nanoseconds
+    let ended = Double(readCount - engine.outstandingCount) / Double(readCount)
+    try waitForAll()
+    return Double(byteCount) * ended / (Double(elapsed) / 1e9)
   }
 }
 
