@@ -66,7 +66,7 @@ public struct CostModel: Sendable {
   }
 
   /// The latency l and the bandwidth B of an expert's reads: with them a burst of one expert and one of
-  /// all that a token needs of a layer take as long as was measured, which was with reads alone.
+  /// all that a token needs of a layer take as long as was measured, with reads alone.
   public func reads(_ kind: ReadKind) -> (latency: Double, bytesPerSecond: Double)? {
     let block = work.meanReadByteCount
     let count = work.readCount
@@ -76,7 +76,7 @@ public struct CostModel: Sendable {
     let bytes = Double(count * block)
     let slope = (all - one) / Double(max(2, work.topK) - 1)
     let rate = slope > 0 ? min(bytes / slope, 2 * bytes * Double(work.topK) / all) : bytes / one
-    return (max(0, one - bytes / rate), rate * readShare(kind, profile.contention))
+    return (max(0, one - bytes / rate), rate)
   }
 
   /// The parts of a decoded token, for the simulation of it.
@@ -102,8 +102,10 @@ public struct CostModel: Sendable {
       tokenSeconds: tokenSeconds)
     hardware.readsOccupyProcessor = kind == .cached
     hardware.readsPerExpert = work.readsPerExpert
-    hardware.computeShareWhileReading =
-      kind == .cached ? nil : min(1, profile.contention.computeShare.value)
+    if kind != .cached {
+      hardware.computeShareWhileReading = min(1, profile.contention.computeShare.value)
+      hardware.readShareWhileComputing = readShare(kind, profile.contention)
+    }
     return hardware
   }
 

@@ -23,8 +23,10 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
   public var readsOccupyProcessor: Bool?
   /// The reads of an expert: 1 where its three matrices come together, 2 where gate and up do; nil: 3.
   public var readsPerExpert: Int?
-  /// The share of `computeBytesPerSecond` that is left while something is read; nil: all of it.
+  /// The shares of `computeBytesPerSecond` that is left while something is read, and of `readBytesPerSecond`
+  /// while something is computed; nil: all of it.
   public var computeShareWhileReading: Double?
+  public var readShareWhileComputing: Double?
 
   /// Makes a profile.
   public init(
@@ -61,8 +63,12 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
     if let reads = readsPerExpert, !(1...3).contains(reads) {
       return "reads_per_expert is \(reads), expected 1 to 3"
     }
-    if let share = computeShareWhileReading, !(share > 0 && share <= 1) {
-      return "compute_share_while_reading is \(share), expected a number above 0 and up to 1"
+    let shares = [
+      ("compute_share_while_reading", computeShareWhileReading),
+      ("read_share_while_computing", readShareWhileComputing),
+    ]
+    for case (let key, let share?) in shares where !(share > 0 && share <= 1) {
+      return "\(key) is \(share), expected a number above 0 and up to 1"
     }
     return nil
   }

@@ -18,11 +18,12 @@ public struct LayerTime: Hashable, Sendable {
 /// with the last of them. The processor goes over gate, up
 /// and down in turn and multiplies at once all experts that are ready for each, residents from the
 /// start and the others as their matrices land, at its rate in bytes; with nothing to multiply it waits
-/// for the next matrix. Where reading keeps the processor, all is read before anything is multiplied.
+/// for the next matrix. While both are at work each has its share of its rate. Where reading keeps the
+/// processor, all is read before anything is multiplied.
 public struct LayerTimeline: Sendable {
   private let profile: HardwareProfile
   /// Matrices that are there when the read has ended that each is part of, [3].
-  private let read: [Int]
+  private let landed: [Int]
   private var done: [Int] = []
 
   /// - Parameter profile: without `fault`.
@@ -30,9 +31,9 @@ public struct LayerTimeline: Sendable {
     precondition(profile.fault == nil, "an impossible profile")
     self.profile = profile
     switch profile.readsPerExpert {
-    case 1: read = [3, 3, 3]
-    case 2: read = [2, 2, 3]
-    default: read = [1, 2, 3]
+    case 1: landed = [3, 3, 3]
+    case 2: landed = [2, 2, 3]
+    default: landed = [1, 2, 3]
     }
   }
 
@@ -47,22 +48,22 @@ public struct LayerTimeline: Sendable {
   ) -> LayerTime {
     let matrix = Double(byteCount) / 3
     let readTime = matrix / profile.readBytesPerSecond
-    let reads = misses > 0 || !ahead.isEmpty
-    let computeTime =
-      matrix / profile.computeBytesPerSecond / (reads ? profile.computeShareWhileReading ?? 1 : 1)
+    let computeTime = matrix / profile.computeBytesPerSecond
     var time = LayerTime()
     let aheadSeconds = ahead.reduce(0, +)
-    time.readSeconds = aheadSeconds
-    if misses > 0 {
-      time.readSeconds += profile.readLatencySeconds + Double(3 * misses) * readTime
-    }
+    /// Seconds of reading, with nothing computed meanwhile, in all and of what has been read.
+    let reading =
+      aheadSeconds
+      + (misses > 0 ? profile.readLatencySeconds + Double(3 * misses) * readTime : 0)
+    var read = 0.0
     if profile.readsOccupyProcessor == true {
+      time.readSeconds = reading
       time.stallSeconds = time.readSeconds
       time.lateSeconds = aheadSeconds
       time.seconds = time.readSeconds + Double(3 * (hits + ahead.count + misses)) * computeTime
       return time
     }
-    /// When the last byte of each expert read ahead is there.
+    /// The seconds of reading after which the last byte of each expert read ahead is there.
     var ends: [Double] = []
     for left in ahead { ends.append((ends.last ?? 0) + left) }
     let early = hits + ahead.count
@@ -71,9 +72,22 @@ public struct LayerTimeline: Sendable {
     done.append(contentsOf: repeatElement(0, count: early + misses))
     func arrival(_ expert: Int, _ matrix: Int) -> Double {
       if expert < hits { return 0 }
-      if expert < early { return ends[expert - hits] - Double(3 - read[matrix]) * readTime }
+      if expert < early { return ends[expert - hits] - Double(3 - landed[matrix]) * readTime }
       return aheadSeconds + profile.readLatencySeconds
-        + Double(3 * (expert - early) + read[matrix]) * readTime
+        + Double(3 * (expert - early) + landed[matrix]) * readTime
+    }
+    func compute(_ seconds: Double) {
+      var left = seconds
+      if read < reading {
+        let computeShare = profile.computeShareWhileReading ?? 1
+        let readShare = profile.readShareWhileComputing ?? 1
+        let both = min(left / computeShare, (reading - read) / readShare)
+        left = max(0, left - both * computeShare)
+        read = min(reading, read + both * readShare)
+        time.readSeconds += both
+        time.seconds += both
+      }
+      time.seconds += left
     }
     var remaining = 3 * (early + misses)
     while remaining > 0 {
@@ -81,14 +95,14 @@ public struct LayerTimeline: Sendable {
       for matrix in 0..<3 {
         var count = 0
         for expert in done.indices
-        where done[expert] == matrix && arrival(expert, matrix) <= time.seconds {
+        where done[expert] == matrix && arrival(expert, matrix) <= read {
           done[expert] += 1
           count += 1
         }
         guard count > 0 else { continue }
         progressed = true
         remaining -= count
-        time.seconds += Double(count) * computeTime
+        compute(Double(count) * computeTime)
       }
       if progressed { continue }
       var next = (time: Double.infinity, isAhead: false)
@@ -96,9 +110,12 @@ public struct LayerTimeline: Sendable {
         let time = arrival(expert, done[expert])
         if time < next.time { next = (time, expert < early) }
       }
-      time.stallSeconds += next.time - time.seconds
-      if next.isAhead { time.lateSeconds += next.time - time.seconds }
-      time.seconds = next.time
+      let waiting = next.time - read
+      time.stallSeconds += waiting
+      if next.isAhead { time.lateSeconds += waiting }
+      time.readSeconds += waiting
+      time.seconds += waiting
+      read = next.time
     }
     return time
   }

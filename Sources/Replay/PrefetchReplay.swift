@@ -170,9 +170,9 @@ struct PrefetchReplay {
     return row.map { -Float($0) }
   }
 
-  /// Lets the disk read for so long what is staged, one after the other.
+  /// Lets the disk read for so long, while something is computed, what is staged, one after the other.
   private mutating func read(for window: Double) {
-    var left = window
+    var left = window * (profile.readShareWhileComputing ?? 1)
     for index in staged.indices where staged[index].isAwaited && left > 0 {
       let spent = min(left, staged[index].left)
       staged[index].left -= spent

@@ -126,7 +126,18 @@ enum RoundFigures {
     hardware.computeShareWhileReading = 0.5
     timeline = LayerTimeline(hardware)
     #expect(abs(timeline.run(hits: 2, misses: 0, byteCount: 3000).seconds - 2) < 1e-9)
-    #expect(abs(timeline.run(hits: 2, misses: 1, byteCount: 3000).seconds - 6) < 1e-9)
+    // 1.5 s of products are done in the 3 s of reading, as many after them.
+    #expect(abs(timeline.run(hits: 2, misses: 1, byteCount: 3000).seconds - 4.5) < 1e-9)
+    // Reading at half its rate while a resident and the first two matrices are multiplied, for 5/3 s, leaves
+    // half of that to read.
+    hardware.computeShareWhileReading = nil
+    hardware.readShareWhileComputing = 0.5
+    timeline = LayerTimeline(hardware)
+    let slowed = timeline.run(hits: 1, misses: 1, byteCount: 3000)
+    #expect(abs(slowed.seconds - (3 + 5.0 / 6 + 1.0 / 3)) < 1e-9)
+    #expect(abs(slowed.readSeconds - (3 + 5.0 / 6)) < 1e-9)
+    hardware.readShareWhileComputing = 0
+    #expect(hardware.fault?.contains("read_share_while_computing") == true)
   }
 
   @Test func fetchingPaysFromTheTokensOnAtWhichItIsFaster() throws {
