@@ -103,6 +103,14 @@ def main():
     print_table(cells, rows)
 
 
+def row_error(row, prediction, figure):
+    return error(row[prediction][figure], row["measured"][figure])
+
+
+def median_row(rows, prediction, figure):
+    return sorted(rows, key=lambda row: row_error(row, prediction, figure))[len(rows) // 2]
+
+
 def print_table(cells, rows):
     print(f"Processor: {common.processor()}.\n")
     common.print_header(
@@ -110,22 +118,22 @@ def print_table(cells, rows):
         "first token (s)", "probed", "error", "hits", "predicted", "MB per token", "predicted")
     errors = {key: [] for key in ("blind", "probed", "first")}
     for cell in cells:
-        # Of several runs the one whose error is the median.
-        def size(row):
-            return error(row["probed"]["tokens_per_second"], row["measured"]["tokens_per_second"])
-        row = sorted(rows[cell], key=size)[len(rows[cell]) // 2]
-        measured, blind, probed = row["measured"], row["blind"], row["probed"]
-        speed = measured["tokens_per_second"]
-        errors["blind"].append(error(blind["tokens_per_second"], speed))
-        errors["probed"].append(error(probed["tokens_per_second"], speed))
-        errors["first"].append(error(probed["time_to_first_token"], measured["time_to_first_token"]))
+        # Of several runs the one whose error is the median, of each figure by itself.
+        row = median_row(rows[cell], "probed", "tokens_per_second")
+        blind_row = median_row(rows[cell], "blind", "tokens_per_second")
+        first = median_row(rows[cell], "probed", "time_to_first_token")
+        measured, probed = row["measured"], row["probed"]
+        errors["blind"].append(row_error(blind_row, "blind", "tokens_per_second"))
+        errors["probed"].append(row_error(row, "probed", "tokens_per_second"))
+        errors["first"].append(row_error(first, "probed", "time_to_first_token"))
         reads = row["choice"]["reads"] + (", ahead" if row["choice"]["prefetch"] else "")
         common.print_row(
-            cell[0], f"{row['slots']} of {row['experts']}", reads, f"{speed:.2f}",
-            f"{blind['tokens_per_second']:.2f}", f"{100 * errors['blind'][-1]:+.1f} %",
+            cell[0], f"{row['slots']} of {row['experts']}", reads,
+            f"{measured['tokens_per_second']:.2f}", f"{row['blind']['tokens_per_second']:.2f}", f"{100 * errors['blind'][-1]:+.1f} %",
             f"{probed['tokens_per_second']:.2f}", f"{100 * errors['probed'][-1]:+.1f} %",
             f"{row['disk_ratio']:.2f}", f"{row['compute_ratio']:.2f}",
-            f"{measured['time_to_first_token']:.3f}", f"{probed['time_to_first_token']:.3f}",
+            f"{first['measured']['time_to_first_token']:.3f}",
+            f"{first['probed']['time_to_first_token']:.3f}",
             f"{100 * errors['first'][-1]:+.1f} %", f"{100 * measured['hit_rate']:.1f} %",
             f"{100 * probed['hit_rate']:.1f} %", f"{measured['bytes_per_token'] / 1e6:.1f}",
             f"{probed['bytes_per_token'] / 1e6:.1f}")

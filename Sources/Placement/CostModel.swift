@@ -185,11 +185,8 @@ public struct CostModel: Sendable {
 
   /// Seconds of reading and of a prompt's products that go on at once, from what each takes alone.
   private func overlapped(reading: Double, experts: Double) -> Double {
-    let readShare = min(1, profile.promptContention.readShare.value)
-    let computeShare = min(1, profile.promptContention.computeShare.value)
-    let (slowRead, slowExperts) = (reading / readShare, experts / computeShare)
-    return slowExperts < slowRead
-      ? reading + (1 - readShare) * slowExperts : experts + (1 - computeShare) * slowRead
+    let both = profile.promptContention.overlap(computing: experts, reading: reading)
+    return both.seconds + (experts - both.computed) + (reading - both.read)
   }
 
   /// Seconds of a chunk of a prompt from `position` on beside its experts and what each layer takes anyway.

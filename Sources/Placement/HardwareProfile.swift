@@ -41,6 +41,13 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
     self.tokenSeconds = tokenSeconds
   }
 
+  /// What computing and reading leave each other.
+  package var contention: Contention {
+    Contention(
+      readShare: Figure(readShareWhileComputing ?? 1),
+      computeShare: Figure(computeShareWhileReading ?? 1))
+  }
+
   /// What is not possible in the profile, in words; nil if all is.
   public var fault: String? {
     guard version == Self.currentVersion else {

@@ -76,18 +76,12 @@ public struct LayerTimeline: Sendable {
       return aheadSeconds + profile.readLatencySeconds
         + Double(3 * (expert - early) + landed[matrix]) * readTime
     }
+    let contention = profile.contention
     func compute(_ seconds: Double) {
-      var left = seconds
-      if read < reading {
-        let computeShare = profile.computeShareWhileReading ?? 1
-        let readShare = profile.readShareWhileComputing ?? 1
-        let both = min(left / computeShare, (reading - read) / readShare)
-        left = max(0, left - both * computeShare)
-        read = min(reading, read + both * readShare)
-        time.readSeconds += both
-        time.seconds += both
-      }
-      time.seconds += left
+      let both = contention.overlap(computing: seconds, reading: reading - read)
+      read += both.read
+      time.readSeconds += both.seconds
+      time.seconds += both.seconds + seconds - both.computed
     }
     var remaining = 3 * (early + misses)
     while remaining > 0 {

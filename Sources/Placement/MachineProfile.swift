@@ -215,6 +215,20 @@ public struct Contention: Hashable, Sendable, Codable {
     self.readShare = readShare
     self.computeShare = computeShare
   }
+
+  /// The course of things while something is computed and something is read, until one of both ends.
+  ///
+  /// - Parameters:
+  ///   - computing: seconds of what is to be computed, alone.
+  ///   - reading: seconds of what is to be read, alone.
+  /// - Returns: the seconds that pass, and of `computing` and of `reading` those that are done then.
+  package func overlap(
+    computing: Double, reading: Double
+  ) -> (seconds: Double, computed: Double, read: Double) {
+    let (computeShare, readShare) = (min(1, computeShare.value), min(1, readShare.value))
+    let seconds = min(computing / computeShare, reading / readShare)
+    return (seconds, min(computing, seconds * computeShare), min(reading, seconds * readShare))
+  }
 }
 
 /// An accelerator with memory of its own, behind a link.

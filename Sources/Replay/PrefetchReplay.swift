@@ -107,20 +107,23 @@ struct PrefetchReplay {
 
   /// The layer of `event` has been executed in `time`: reads ahead until the router of the next one, that
   /// of event `next` of `trace`, decides.
+  /// - Returns: the seconds by which what is computed meanwhile takes longer for it.
   mutating func end(
     _ event: borrowing RoutingEvent, time: LayerTime, next: Int, of trace: RoutingTrace,
     residents: ResidentTable
-  ) {
+  ) -> Double {
     seconds += time.seconds + profile.layerSeconds
     busySeconds += time.readSeconds
     observe(event, sequence: trace.sequence(of: next))
-    guard trace.phase(of: next) == .decode else { return }
+    guard trace.phase(of: next) == .decode else { return 0 }
     let layer = trace.layer(of: next)
     let predictions = trace.predictions(of: next)
     if layer == event.layer + 1 { predict(layer, 1, predictions, residents) }
-    read(for: max(0, time.seconds - time.readSeconds))
+    var delay = read(during: max(0, time.seconds - time.readSeconds))
     predict(layer, 0, predictions, residents)
-    read(for: profile.layerSeconds)
+    delay += read(during: profile.layerSeconds)
+    seconds += delay
+    return delay
   }
 
   private mutating func observe(_ event: borrowing RoutingEvent, sequence: Int32) {
@@ -170,13 +173,19 @@ struct PrefetchReplay {
     return row.map { -Float($0) }
   }
 
-  /// Lets the disk read for so long, while something is computed, what is staged, one after the other.
-  private mutating func read(for window: Double) {
-    var left = window * (profile.readShareWhileComputing ?? 1)
+  /// Lets the disk read what is staged, one after the other, while something is computed.
+  ///
+  /// - Parameter computing: the seconds that computing takes alone.
+  /// - Returns: the seconds that it takes longer.
+  private mutating func read(during computing: Double) -> Double {
+    let awaited = staged.reduce(0) { $0 + ($1.isAwaited ? $1.left : 0) }
+    let both = profile.contention.overlap(computing: computing, reading: awaited)
+    var left = both.read
     for index in staged.indices where staged[index].isAwaited && left > 0 {
       let spent = min(left, staged[index].left)
       staged[index].left -= spent
       left -= spent
     }
+    return both.seconds - both.computed
   }
 }

@@ -235,9 +235,10 @@ package struct Replay: Sendable {
       for index in 0..<order.groupCount {
         let group = order.group(index)
         if let time = executed, let residents {
-          prefetch?.end(
+          let delay = prefetch?.end(
             union.event, time: time, next: Int(group.first!), of: parts.part, residents: residents()
           )
+          result.times?.delay(by: delay ?? 0)
           executed = nil
         }
         union.form(group, of: parts.part)

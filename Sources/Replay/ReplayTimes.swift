@@ -49,6 +49,9 @@ package struct ReplayTimes: Sendable {
     return layerTime
   }
 
+  /// The token under way takes so many seconds longer.
+  mutating func delay(by seconds: Double) { tokenSeconds += seconds }
+
   private var all: TimeHistogram {
     var all = finished
     if pass >= 0 { all.add(tokenSeconds) }
