@@ -118,18 +118,18 @@ def print_table(cells, rows):
         "first token (s)", "probed", "error", "hits", "predicted", "MB per token", "predicted")
     errors = {key: [] for key in ("blind", "probed", "first")}
     for cell in cells:
-        # Of several runs the one whose error is the median, of each figure by itself.
+        # Of several runs the one whose error is the median, of tokens/s and of the first token by itself.
         row = median_row(rows[cell], "probed", "tokens_per_second")
-        blind_row = median_row(rows[cell], "blind", "tokens_per_second")
         first = median_row(rows[cell], "probed", "time_to_first_token")
         measured, probed = row["measured"], row["probed"]
-        errors["blind"].append(row_error(blind_row, "blind", "tokens_per_second"))
+        errors["blind"].append(row_error(row, "blind", "tokens_per_second"))
         errors["probed"].append(row_error(row, "probed", "tokens_per_second"))
         errors["first"].append(row_error(first, "probed", "time_to_first_token"))
         reads = row["choice"]["reads"] + (", ahead" if row["choice"]["prefetch"] else "")
         common.print_row(
             cell[0], f"{row['slots']} of {row['experts']}", reads,
-            f"{measured['tokens_per_second']:.2f}", f"{row['blind']['tokens_per_second']:.2f}", f"{100 * errors['blind'][-1]:+.1f} %",
+            f"{measured['tokens_per_second']:.2f}", f"{row['blind']['tokens_per_second']:.2f}",
+            f"{100 * errors['blind'][-1]:+.1f} %",
             f"{probed['tokens_per_second']:.2f}", f"{100 * errors['probed'][-1]:+.1f} %",
             f"{row['disk_ratio']:.2f}", f"{row['compute_ratio']:.2f}",
             f"{first['measured']['time_to_first_token']:.3f}",
