@@ -7,7 +7,7 @@ Measures the machine once and records a trace of each model, as hits are a matte
 the machine; then, cell by cell in a random order, `stoker plan --verify` runs the same prompt in a smaller
 budget and prints what was predicted beside what was measured: blind, from the machine as it was measured at
 first, and probed, with the rates of the drive and of the products as they were during the cell's run,
-sampled for a tenth of a second between its tokens.
+sampled between its tokens.
 """
 import json
 import os

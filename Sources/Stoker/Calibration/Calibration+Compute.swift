@@ -78,7 +78,9 @@ extension Calibration {
     let products = RandomProducts(
       .q4_0, rows: 1024, columns: 2048, in: weights.far, tokenCapacity: tokens,
       kernels: kernels, pool: pool)
-    var reader = try file.reader(.init(kind: file.mainKind, blockByteCount: 1 << 20, depth: 8), into: CalibrationFile.farMemory(effort))
+    var reader = try file.reader(
+      .init(kind: file.mainKind, blockByteCount: 1 << 20, depth: 8),
+      into: CalibrationFile.farMemory(effort))
     // In turn, and the medians of them: a machine that others use too is now faster, now slower.
     var shares: (reads: [Double], computes: [Double]) = ([], [])
     for _ in 0..<effort.turns {

@@ -9,7 +9,7 @@ internal import Tensors
 
 /// How fast the machine is while a model runs, beside when it was measured: shared machines drift.
 ///
-/// A sample takes about a tenth of a second. Between two tokens it is bursts of one expert's reads and of as
+/// A sample takes at most a sixth of a second. Between two tokens it is bursts of one expert's reads and of as
 /// many as a token needs of a layer, products with one token, and both at once; beside a prompt it is a stream
 /// of experts, products with as many tokens as a prompt's experts have, and both at once. Products are of the
 /// model's own type.
@@ -256,6 +256,8 @@ private final class ExpertReader {
     let most = experts * shape.geometry.reads(layer: 0).count
     var (byteCount, readCount) = (0, 0)
     var elapsed: UInt64 = 0
+    var endedCount = 0
+    // At least one, however slow the drive is.
     repeat {
       while engine.outstandingCount < most {
         let before = engine.outstandingCount
@@ -266,10 +268,10 @@ private final class ExpertReader {
       if let meanwhile { meanwhile() } else { engine.wait() }
       engine.poll { failure = failure ?? $0.error }
       elapsed = monotonicNanoseconds() - start
-    } while elapsed < nanoseconds
-    let ended = Double(readCount - engine.outstandingCount) / Double(readCount)
+      endedCount = readCount - engine.outstandingCount
+    } while elapsed < nanoseconds || endedCount == 0
     try waitForAll()
-    return Double(byteCount) * ended / (Double(elapsed) / 1e9)
+    return Double(byteCount) * Double(endedCount) / Double(readCount) / (Double(elapsed) / 1e9)
   }
 }
 
