@@ -104,7 +104,7 @@ public struct CostModel: Sendable {
     hardware.readsPerExpert = work.readsPerExpert
     if kind != .cached {
       hardware.computeShareWhileReading = min(1, profile.contention.computeShare.value)
-      hardware.readShareWhileComputing = readShare(kind, profile.contention)
+      hardware.readShareWhileComputing = min(1, profile.contention.readShare.value)
     }
     return hardware
   }
@@ -209,13 +209,11 @@ public struct CostModel: Sendable {
       at: Double(work.meanReadByteCount))
   }
 
-  /// The same while something is computed; copying out of the page cache is computing itself.
-  public func steadyBytesPerSecond(_ kind: ReadKind, beside contention: Contention) -> Double? {
-    steadyBytesPerSecond(kind).map { $0 * readShare(kind, contention) }
-  }
-
-  private func readShare(_ kind: ReadKind, _ contention: Contention) -> Double {
-    kind == .cached ? 1 : min(1, contention.readShare.value)
+  /// The same while a token's products are computed; copying out of the page cache is computing itself.
+  public func contendedBytesPerSecond(_ kind: ReadKind) -> Double? {
+    steadyBytesPerSecond(kind).map {
+      kind == .cached ? $0 : $0 * min(1, profile.contention.readShare.value)
+    }
   }
 
   // MARK: - Calibration

@@ -10,13 +10,11 @@ extension Calibration {
 
   /// Bytes per second of plain reading, by number of threads.
   func memoryRates() throws -> [(threads: Int, rate: Double)] {
-    let byteCount = effort.weightByteCount
-    let memory = try Arena(byteCount: byteCount)
-    memory.region(offset: 0, count: byteCount).initializeMemory(as: UInt8.self, repeating: 1)
+    let byteCount = farMemory.byteCount
     return try Self.threadCounts(upTo: pool.threadCount).map { threads in
       let pool = threads == self.pool.threadCount ? self.pool : try WorkerPool(threadCount: threads)
       let reader = MemoryRead(pool: pool, byteCount: byteCount)
-      return (threads, rate { reader.read(memory.base, byteCount: byteCount) })
+      return (threads, rate { reader.read(farMemory.base, byteCount: byteCount) })
     }
   }
 
@@ -80,7 +78,7 @@ extension Calibration {
       kernels: kernels, pool: pool)
     var reader = try file.reader(
       .init(kind: file.mainKind, blockByteCount: 1 << 20, depth: 8),
-      into: CalibrationFile.farMemory(effort))
+      into: farMemory)
     // In turn, and the medians of them: a machine that others use too is now faster, now slower.
     var shares: (reads: [Double], computes: [Double]) = ([], [])
     for _ in 0..<effort.turns {

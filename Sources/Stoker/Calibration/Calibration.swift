@@ -1,3 +1,4 @@
+internal import DirectIO
 internal import Foundation
 internal import Models
 public import Placement
@@ -43,6 +44,8 @@ public struct Calibration {
   let kernels: Kernels
   /// Weights out of memory, and out of the cache.
   let weights: (far: RandomWeights, near: RandomWeights)
+  /// Memory that is read, and read to in turn, as into the slots of a model: what a cache keeps is faster.
+  let farMemory: Arena
   private let identity: MachineIdentity
 
   /// - Parameters:
@@ -63,6 +66,9 @@ public struct Calibration {
     pool = try WorkerPool(threadCount: identity.threads)
     kernels = Kernels(set: try KernelSet.selected())
     weights = (RandomWeights(byteCount: effort.weightByteCount), RandomWeights(byteCount: 8 << 20))
+    farMemory = try Arena(byteCount: effort.weightByteCount)
+    farMemory.region(offset: 0, count: farMemory.byteCount)
+      .initializeMemory(as: UInt8.self, repeating: 1)
   }
 
   /// Measures; the files it makes in the folder are gone afterwards, however it ends.
@@ -89,13 +95,13 @@ public struct Calibration {
     var memory: [Int: [Double]] = [:]
     var products: [ProductCell: [Double]] = [:]
     /// Shares of reading and of products, by the tokens of the products.
-    var shares: [Int: (reads: [Double], computes: [Double])] = [:]
+    var shares: [Int: [(read: Double, compute: Double)]] = [:]
     var parts: [CalibrationModel.Parts] = []
     var timings: [LayerTimes] = []
     for round in 0..<effort.rounds {
       let base = 0.1 + 0.9 * Double(round) / Double(effort.rounds)
       let span = 0.9 / Double(effort.rounds)
-      try file.measure(effort) { cell, rate, burst in
+      try file.measure(effort, into: farMemory) { cell, rate, burst in
         disk[cell, default: ([], [])].rates.append(rate)
         disk[cell]!.bursts.append(burst)
         try step(base + 0.1 * span, "disk")
@@ -110,9 +116,7 @@ public struct Calibration {
       }
       try step(base + 0.9 * span, "reading while computing")
       for tokens in [1, Self.expertTokens] {
-        let pair = try contention(with: file, tokens: tokens)
-        shares[tokens, default: ([], [])].reads.append(pair.read)
-        shares[tokens]!.computes.append(pair.compute)
+        shares[tokens, default: []].append(try contention(with: file, tokens: tokens))
       }
       try step(base + 0.95 * span, "a small model")
       parts.append(try model.measure(effort))
@@ -121,7 +125,8 @@ public struct Calibration {
     func figures(of tokens: Int) -> Contention {
       let rounds = shares[tokens]!
       return Contention(
-        readShare: Figure(rounds: rounds.reads), computeShare: Figure(rounds: rounds.computes))
+        readShare: Figure(rounds: rounds.map(\.read)),
+        computeShare: Figure(rounds: rounds.map(\.compute)))
     }
     var profile = MachineProfile(
       name: "\(identity.processor), \(identity.threads) threads, \(identity.kernels); "

@@ -76,18 +76,19 @@ struct CalibrationFile {
   private static let blockByteCounts = [4 << 10, 32 << 10, 128 << 10, 512 << 10, 1 << 20, 4 << 20]
   private static let depths = [1, 3, 8, 24]
 
-  /// Measures every kind of read once.
+  /// Measures every kind of read once, into `memory`.
+  ///
   /// - Parameter note: called with a cell, its bytes per second and the seconds of a burst.
   mutating func measure(
-    _ effort: Calibration.Effort, note: (Cell, Double, Double) throws -> Void
+    _ effort: Calibration.Effort, into memory: Arena,
+    note: (Cell, Double, Double) throws -> Void
   ) throws {
-    let far = try Self.farMemory(effort)
     for kind in ReadKind.allCases where kind != .direct || direct != nil {
       for block in Self.blockByteCounts where kind != .buffered || block >= 32 << 10 {
         for depth in Self.depths {
           let cell = Cell(kind: kind, blockByteCount: block, depth: depth)
           if kind == .buffered { buffered.forgetCached() }
-          var reader = try reader(cell, into: far)
+          var reader = try reader(cell, into: memory)
           // Once for all, as nothing else is read through it meanwhile.
           if kind == .cached, block == Self.blockByteCounts[0], depth == Self.depths[0] {
             try reader.warm()
@@ -104,13 +105,6 @@ struct CalibrationFile {
       "experts are read with \(engine.name)"
       + (engine.registeredFiles ? ", files registered" : "")
     if !notes.contains(note) { notes += [note] + engine.fallbacks }
-  }
-
-  /// Memory to read to in turn, as into the slots of a model: what a cache keeps would be written faster.
-  static func farMemory(_ effort: Calibration.Effort) throws -> Arena {
-    let far = try Arena(byteCount: effort.weightByteCount)
-    far.region(offset: 0, count: far.byteCount).initializeMemory(as: UInt8.self, repeating: 1)
-    return far
   }
 
   /// Something to read with as `cell` says, into `memory` in turn.

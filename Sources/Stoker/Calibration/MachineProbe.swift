@@ -133,7 +133,7 @@ public final class MachineProbe {
       }
     case .decode:
       if let expected = profile.burstSeconds(
-        kind, blockBytes: work.meanReadByteCount, count: work.readCount * max(2, work.topK))
+        kind, blockBytes: work.meanReadByteCount, count: work.readCount * experts[.decode]!)
       {
         ratios.disk = expected / Self.mean(seen.map(\.all))
       }
@@ -150,7 +150,7 @@ public final class MachineProbe {
       let steady = CostModel(profile: profile, work: work).steadyBytesPerSecond(kind)
     else { return now }
     let block = work.meanReadByteCount
-    let depths = [work.readCount, work.readCount * max(2, work.topK)]
+    let depths = [1, experts[.decode]!].map { $0 * work.readCount }
     let bursts =
       phase == .decode
       ? [Self.mean(seen.map(\.one)), Self.mean(seen.map(\.all))]

@@ -86,8 +86,7 @@ extension Planner {
     let bytes =
       Double(topK) * layers * (1 - hitRate) * (1 - hostHits)
       * Double(work.meanExpertByteCount)
-    let steady =
-      cost.steadyBytesPerSecond(plan.choice.reads, beside: profile.contention) ?? .infinity
+    let steady = cost.contendedBytesPerSecond(plan.choice.reads) ?? .infinity
     p = Prediction(
       timeToFirstToken: p.timeToFirstToken, tpotMean: tpot, tpotP95: p.tpotP95 * scale,
       uncertainty: p.uncertainty, hitRate: hitRate + (1 - hitRate) * hostHits, bytesPerToken: bytes,

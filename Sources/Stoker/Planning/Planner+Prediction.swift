@@ -20,7 +20,7 @@ extension Planner {
     if let account = simulation.row.prefetch, times.tokens > 0 {
       bytes += (account.issuedBytes - account.neededBytes) / Double(times.tokens)
     }
-    let steady = cost.steadyBytesPerSecond(choice.reads, beside: profile.contention) ?? .infinity
+    let steady = cost.contendedBytesPerSecond(choice.reads) ?? .infinity
     let reading = bytes / steady
     // Without the waiting, a token takes what its products and the rest take.
     let computing = tpot - stall
