@@ -6,12 +6,45 @@ internal import Tensors
 
 /// What became of an expert that was read ahead, until it is settled.
 struct ReadAhead {
+  /// When its reads were queued.
+  let start: UInt64
   /// Whether its layer is still to come.
   var isAwaited = true
   /// Whether it was needed before all of it was there, and it is being read on.
   var isNeeded = false
   /// The bytes that had been read or were being read then.
   var byteCount = 0
+}
+
+/// What the disk had done for a layer when its router decided.
+struct HeadStart {
+  /// When the last read before it that was waited for had ended: what is read ahead waits behind those.
+  private let freeSince: UInt64
+  /// When the first of what is needed was queued.
+  private var queued: UInt64 = .max
+  /// Bytes read ahead that are needed, and of these, those that were there.
+  private var byteCount = 0
+  private var arrivedByteCount = 0
+
+  init(freeSince: UInt64 = 0) { self.freeSince = freeSince }
+
+  mutating func note(_ ahead: ReadAhead, byteCount: Int, arrived: Int) {
+    queued = min(queued, ahead.start)
+    self.byteCount += byteCount
+    arrivedByteCount += arrived
+  }
+
+  /// Seconds by which the layer's reads end earlier: those of what was there, or, as what is under way is
+  /// done in part, for which the disk had been at it. When they arrived says less: reads demanded since
+  /// have shared the disk with them.
+  func seconds(until start: UInt64, on disk: DiskLoad) -> Float {
+    guard byteCount > 0 else { return 0 }
+    let begun = max(queued, freeSince)
+    let passed = start > begun ? Float(start - begun) / 1e9 : 0
+    return max(
+      disk.readSeconds(byteCount: arrivedByteCount),
+      min(passed, disk.readSeconds(byteCount: byteCount)))
+  }
 }
 
 extension ExpertRuntime {
@@ -137,7 +170,7 @@ extension ExpertRuntime {
       claim(slot, for: expert)
       statistics.prefetch[id.layer].issued.count += 1
     }
-    contents[slot].ahead = ReadAhead()
+    contents[slot].ahead = ReadAhead(start: contents[slot].ahead?.start ?? monotonicNanoseconds())
     var byteCount = 0
     for read in geometry.reads(layer: id.layer)
     where (contents[slot].arrived | contents[slot].underWay) & read.set == 0 {
@@ -156,6 +189,7 @@ extension ExpertRuntime {
     disk.beginLayer(at: layerStart)
     let event = events.event
     outcome = event.isPrompt ? nil : planner.settle(event)
+    headStart = HeadStart(freeSince: demandEnd)
     for expert in staged(layer: event.layer)
     where isStaged(expert, for: event.layer)
       && (event.isPrompt || !event.experts.contains(expert))
@@ -168,11 +202,12 @@ extension ExpertRuntime {
   func judgePrefetch(layer: Int, missedByteCount: Int) {
     guard canPrefetch, let outcome else { return }
     let waited = Float(statistics.diskWaitNanoseconds - waitedBefore) / 1e9
-    defer { (savedSeconds, wastedSeconds) = (0, 0) }
+    defer { wastedSeconds = 0 }
     if stallStart > 0 { disk.noteStall(after: stallStart - layerStart) }
     let saved: Float
     if planner.isOpen {
-      saved = min(savedSeconds, disk.stallSeconds(byteCount: missedByteCount)) - wastedSeconds
+      let seconds = headStart.seconds(until: layerStart, on: disk)
+      saved = min(seconds, disk.stallSeconds(byteCount: missedByteCount)) - wastedSeconds
     } else {
       // Not more than there is to save, and of that half: some would be late.
       let byteCount = layout.shape(layer: layer).byteCount
@@ -203,18 +238,18 @@ extension ExpertRuntime {
 
   /// The expert in `slot` is needed and all of it is there.
   func settleInTime(_ slot: Int) {
-    guard contents[slot].ahead != nil else { return }
+    guard let ahead = contents[slot].ahead else { return }
     let expert = contents[slot].expert
-    statistics.prefetch[Int(expert) / expertCount].inTime.add(
-      byteCount(of: expert, SlotContent.allMatrices))
+    let byteCount = byteCount(of: expert, SlotContent.allMatrices)
+    statistics.prefetch[Int(expert) / expertCount].inTime.add(byteCount)
+    headStart.note(ahead, byteCount: byteCount, arrived: byteCount)
     contents[slot].ahead = nil
-    savedSeconds += disk.readSeconds(byteCount: byteCount(of: expert, SlotContent.allMatrices))
   }
 
   /// The expert in `slot` is needed: what is queued of it is waited for from now on.
   /// - Returns: the bytes of reads that had been queued ahead and had not begun: they are demanded now.
   func settleLate(_ slot: Int) -> Int {
-    guard contents[slot].ahead != nil else { return 0 }
+    guard let ahead = contents[slot].ahead else { return 0 }
     let expert = contents[slot].expert
     let layer = Int(expert) / expertCount
     let promoted = promoteReads(into: slot)
@@ -225,7 +260,9 @@ extension ExpertRuntime {
       statistics.prefetch[layer].issued.count -= 1
       contents[slot].ahead = nil
     } else {
-      let read = self.byteCount(of: expert, contents[slot].arrived | begun)
+      let arrived = self.byteCount(of: expert, contents[slot].arrived)
+      let read = arrived + self.byteCount(of: expert, begun)
+      headStart.note(ahead, byteCount: read, arrived: arrived)
       contents[slot].ahead?.isNeeded = true
       contents[slot].ahead?.byteCount = read
     }
@@ -238,8 +275,6 @@ extension ExpertRuntime {
     let layer = Int(contents[slot].expert) / expertCount
     let byteCount = contents[slot].ahead?.byteCount ?? 0
     contents[slot].ahead = nil
-    let late = stallStart == 0 ? 0 : Float(now - stallStart) / 1e9
-    savedSeconds += max(0, disk.readSeconds(byteCount: byteCount) - late)
     if stallStart == 0 {
       statistics.prefetch[layer].inTime.add(byteCount)
     } else {

@@ -154,6 +154,7 @@ extension ExpertRuntime {
     guard contents[slot].underWay == 0 else { return }
     let now = monotonicNanoseconds()
     if contents[slot].ahead?.isNeeded == true { settleArrival(slot, at: now) }
+    if contents[slot].task >= 0 { demandEnd = now }
     flightCount -= 1
     if flightCount == 0 {
       statistics.diskBusyNanoseconds += now - busySince

@@ -76,8 +76,8 @@ public final class ExpertRuntime {
   var busySince: UInt64 = 0
   /// How the latest predictions of the layer being executed fared; nil in a prompt.
   var outcome: (right: Int, wrong: Int)?
-  /// The waiting that prefetching saved at that layer, and the disk's time that it wasted.
-  var savedSeconds: Float = 0
+  /// What had been read ahead for that layer when its router decided, and the disk's time that was wasted.
+  var headStart = HeadStart()
   var wastedSeconds: Float = 0
   /// The time waited and spent on predictions before that layer.
   var waitedBefore: UInt64 = 0
@@ -86,6 +86,8 @@ public final class ExpertRuntime {
   var layerStart: UInt64 = 0
   /// When it was first waited for the disk in that layer; 0: not yet.
   var stallStart: UInt64 = 0
+  /// When the last read that a layer waited for ended.
+  var demandEnd: UInt64 = 0
   var firstFailure: ReadFailure?
   private(set) var slotMemory: Arena
   private var slotOffsets: [Int]

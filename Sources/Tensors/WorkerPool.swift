@@ -131,9 +131,15 @@ private func workerMain(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRa
 private final class Shared: @unchecked Sendable {
   private static let openBit: UInt64 = 1 << 31
   private static let insideMask: UInt64 = (1 << 31) - 1
-  /// About 50 microseconds: longer than the gap between two loops of a layer, far shorter than a
-  /// disk read.
-  private static let spinLimit = 1500
+  /// How long a thread spins for the next loop before it sleeps: longer than the gaps of a token, the
+  /// reads of a matrix that the next loop waits for among them. A thread that sleeps has to be woken,
+  /// which on a virtual machine takes the loop longer than a matrix takes to multiply.
+  private static let spinNanoseconds: UInt64 = 1_000_000
+  /// Looks at a word between two looks at the clock.
+  private static let looks = 64
+  /// Looks, some 50 microseconds, after which the caller gives up its core to a thread that has lost
+  /// its own within a loop.
+  private static let patience = 1500
 
   let quit = Atomic<Bool>(false)
   private let gate = Atomic<UInt64>(0)
@@ -189,8 +195,7 @@ private final class Shared: @unchecked Sendable {
     while gate.load(ordering: .acquiring) & Self.insideMask != 0 {
       clinux_cpu_relax()
       spins += 1
-      // A worker inside may have lost its core to another process: give ours up.
-      if spins > Self.spinLimit { sched_yield() }
+      if spins > Self.patience { sched_yield() }
     }
   }
 
@@ -222,10 +227,13 @@ private final class Shared: @unchecked Sendable {
   }
 
   private func waitForBell(_ rung: UInt32) {
-    for _ in 0..<Self.spinLimit {
-      if bell.pointee.load(ordering: .relaxed) != rung { return }
-      clinux_cpu_relax()
-    }
+    let end = monotonicNanoseconds() + Self.spinNanoseconds
+    repeat {
+      for _ in 0..<Self.looks {
+        if bell.pointee.load(ordering: .relaxed) != rung { return }
+        clinux_cpu_relax()
+      }
+    } while monotonicNanoseconds() < end
     sleeping.wrappingAdd(1, ordering: .sequentiallyConsistent)
     clinux_futex_wait(UnsafeMutableRawPointer(bell).assumingMemoryBound(to: UInt32.self), rung)
     sleeping.wrappingSubtract(1, ordering: .sequentiallyConsistent)
