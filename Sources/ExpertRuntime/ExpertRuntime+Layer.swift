@@ -51,7 +51,12 @@ extension ExpertRuntime {
     layerStart = monotonicNanoseconds()
     stallStart = 0
     waitedBefore = statistics.diskWaitNanoseconds
-    defer { statistics.executionNanoseconds += monotonicNanoseconds() - layerStart }
+    let expectedLoops = pool.expectsLoops
+    pool.expectsLoops = true
+    defer {
+      pool.expectsLoops = expectedLoops
+      statistics.executionNanoseconds += monotonicNanoseconds() - layerStart
+    }
     buffers.group(routing)
     let missedByteCount = prepare(layer: layer, routing: routing, phase: phase)
     var finished = 0

@@ -51,6 +51,13 @@ package final class WorkerPool: @unchecked Sendable {
     threads = []
   }
 
+  /// Whether more loops are to come, after a while for which something else is waited for or done: threads
+  /// stay awake for them.
+  package var expectsLoops: Bool {
+    get { shared.expectsLoops.load(ordering: .relaxed) }
+    set { shared.expectsLoops.store(newValue, ordering: .relaxed) }
+  }
+
   /// Runs `body` for every chunk in 0..<chunkCount on all threads; returns when all have finished.
   ///
   /// `arguments` must outlive the call, which it does when it points to a caller's local.
@@ -131,17 +138,16 @@ private func workerMain(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRa
 private final class Shared: @unchecked Sendable {
   private static let openBit: UInt64 = 1 << 31
   private static let insideMask: UInt64 = (1 << 31) - 1
-  /// How long a thread spins for the next loop before it sleeps: longer than the gaps of a token, the
-  /// reads of a matrix that the next loop waits for among them. A thread that sleeps has to be woken,
-  /// which on a virtual machine takes the loop longer than a matrix takes to multiply.
-  private static let spinNanoseconds: UInt64 = 1_000_000
-  /// Looks at a word between two looks at the clock.
-  private static let looks = 64
-  /// Looks, some 50 microseconds, after which the caller gives up its core to a thread that has lost
-  /// its own within a loop.
+  /// Looks at a word, some 50 microseconds: longer than the gap between two loops of a token. After these a
+  /// thread without a loop sleeps, and a caller gives up its core to a thread that has lost its own within
+  /// a loop.
   private static let patience = 1500
+  /// How long a thread spins where more loops are expected: longer than reading a matrix takes. To be woken
+  /// takes a thread of a virtual machine longer than multiplying one.
+  private static let longPatienceNanoseconds: UInt64 = 1_000_000
 
   let quit = Atomic<Bool>(false)
+  let expectsLoops = Atomic<Bool>(false)
   private let gate = Atomic<UInt64>(0)
   private let nextChunk = Atomic<Int>(0)
   private let sleeping = Atomic<Int>(0)
@@ -227,13 +233,14 @@ private final class Shared: @unchecked Sendable {
   }
 
   private func waitForBell(_ rung: UInt32) {
-    let end = monotonicNanoseconds() + Self.spinNanoseconds
+    let start = monotonicNanoseconds()
     repeat {
-      for _ in 0..<Self.looks {
+      for _ in 0..<Self.patience {
         if bell.pointee.load(ordering: .relaxed) != rung { return }
         clinux_cpu_relax()
       }
-    } while monotonicNanoseconds() < end
+    } while expectsLoops.load(ordering: .relaxed)
+      && monotonicNanoseconds() - start < Self.longPatienceNanoseconds
     sleeping.wrappingAdd(1, ordering: .sequentiallyConsistent)
     clinux_futex_wait(UnsafeMutableRawPointer(bell).assumingMemoryBound(to: UInt32.self), rung)
     sleeping.wrappingSubtract(1, ordering: .sequentiallyConsistent)

@@ -94,7 +94,7 @@ import Testing
     #expect(planner.isOpen)
     for _ in 0..<100 { _ = pass(saved: 0) }
     #expect(!planner.isOpen)
-    #expect((5...6).contains((0..<90).count { _ in pass(saved: 0) }))
+    #expect((11...13).contains((0..<90).count { _ in pass(saved: 0) }))
     for _ in 0..<1000 { _ = pass(saved: 0.3) }
     #expect(planner.isOpen)
     // Whoever insists is not governed.

@@ -140,6 +140,8 @@ package final class MoETransformer {
     precondition(position + count <= cache.capacity, "the key-value cache is full")
     let hidden = description.hiddenSize
     let pairs = description.rotaryDimension / 2
+    pool.expectsLoops = true
+    defer { pool.expectsLoops = false }
     if position == 0 { predictor?.beginSequence() }
     recurrent?.begin(at: position)
     for index in 0..<count {

@@ -8,12 +8,15 @@ struct PrefetchGovernor: Sendable {
   private static let retention: Float = 31.0 / 32
   /// The share of the time that must be won for prefetching to begin again, so that it does not flutter.
   private static let hysteresis: Float = 0.02
-  /// Passes before the balance counts.
+  /// Passes before the balance counts, the first time and later: at first it is not known yet which
+  /// predictions come true.
+  private static let firstPasses = 24
   private static let trialPasses = 8
 
   private var balance: Float = 0
   private var elapsed: Float = 0
   private var passes = 0
+  private var neededPasses = firstPasses
   /// Whether anything is to be read ahead.
   private(set) var isOpen = true
 
@@ -28,7 +31,7 @@ struct PrefetchGovernor: Sendable {
     balance *= Self.retention
     elapsed *= Self.retention
     passes += 1
-    guard passes > Self.trialPasses else { return }
+    guard passes > neededPasses else { return }
     let wasOpen = isOpen
     isOpen = balance > (isOpen ? 0 : Self.hysteresis * elapsed)
     guard isOpen != wasOpen else { return }
@@ -36,5 +39,6 @@ struct PrefetchGovernor: Sendable {
     balance = 0
     elapsed = 0
     passes = 0
+    neededPasses = Self.trialPasses
   }
 }

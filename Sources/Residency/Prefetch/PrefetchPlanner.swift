@@ -50,7 +50,7 @@ public struct PrefetchPlanner: Sendable {
 
   /// Passes without predictions between two with them, while nothing is read ahead: at first, and when that
   /// has not changed for long.
-  private static let trialPeriods = 15...63
+  private static let trialPeriods = 3...63
   private var trialPeriod = trialPeriods.lowerBound
   private var trialCount = 0
   private var passesUntilTrial = 0
@@ -154,7 +154,7 @@ public struct PrefetchPlanner: Sendable {
       return
     }
     trialCount += 1
-    if trialCount % 16 == 0 {
+    if trialCount % 8 == 0 {
       trialPeriod = min(2 * trialPeriod + 1, Self.trialPeriods.upperBound)
     }
     passesUntilTrial = trialPeriod
