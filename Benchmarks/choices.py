@@ -7,8 +7,8 @@ For each cell, a model and a share of its experts, reads in turn every way that 
 cache with none ahead, what pays, and at most 1, 2 or 4 experts of a layer ahead; and through the page cache
 with none ahead and what pays. Prints the medians of tokens/s and what `stoker plan` chose from a trace of the
 same prompt. All is done in a memory control group of the budget and a thirty-second of the experts (at least
-4 MiB), so that no page cache beside the budget answers. The profile of the machine is the one that Benchmarks/plan.py measured, if it has been run,
-else it is measured first.
+4 MiB), and the page cache is dropped before every run, so that none beside the budget answers. The profile of the
+machine is the one that Benchmarks/plan.py measured, if it has been run, else it is measured first.
 
 Needs root and ../shared/tools (capped.sh).
 """
@@ -48,6 +48,7 @@ def capped(limit):
 
 def run(stoker, model, memory, limit, tokens, prompt, way, threads):
     direct, prefetch = way
+    common.drop_page_cache()
     report = json.loads(common.run(
         [*capped(limit), stoker, "run", model, "--memory", memory, "--context", 384 + tokens,
          "--prompt-file", prompt, "--max-tokens", tokens, "--ignore-end", "--no-history", "--direct", direct,

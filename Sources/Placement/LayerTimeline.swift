@@ -14,7 +14,8 @@ public struct LayerTime: Hashable, Sendable {
 /// of the processor, which do what `ExpertRuntime` makes them do.
 ///
 /// All reads are queued at once; the disk serves them in order, an expert's gate, up and down matrix one
-/// after the other: the n-th byte arrives at latency + n / bandwidth, and those of matrices that are one read
+/// after the other: the n-th byte arrives at latency + n / bandwidth (behind what was read ahead, at the end of
+/// that if it is later than the latency), and those of matrices that are one read
 /// with the last of them. The processor goes over gate, up
 /// and down in turn and multiplies at once all experts that are ready for each, residents from the
 /// start and the others as their matrices land, at its rate in bytes; with nothing to multiply it waits
@@ -52,9 +53,8 @@ public struct LayerTimeline: Sendable {
     var time = LayerTime()
     let aheadSeconds = ahead.reduce(0, +)
     /// Seconds of reading, with nothing computed meanwhile, in all and of what has been read.
-    let reading =
-      aheadSeconds
-      + (misses > 0 ? profile.readLatencySeconds + Double(3 * misses) * readTime : 0)
+    let firstDemanded = max(aheadSeconds, misses > 0 ? profile.readLatencySeconds : 0)
+    let reading = firstDemanded + Double(3 * misses) * readTime
     var read = 0.0
     if profile.readsOccupyProcessor == true {
       time.readSeconds = reading
@@ -73,8 +73,7 @@ public struct LayerTimeline: Sendable {
     func arrival(_ expert: Int, _ matrix: Int) -> Double {
       if expert < hits { return 0 }
       if expert < early { return ends[expert - hits] - Double(3 - landed[matrix]) * readTime }
-      return aheadSeconds + profile.readLatencySeconds
-        + Double(3 * (expert - early) + landed[matrix]) * readTime
+      return firstDemanded + Double(3 * (expert - early) + landed[matrix]) * readTime
     }
     let contention = profile.contention
     func compute(_ seconds: Double) {

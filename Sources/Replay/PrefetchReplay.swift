@@ -41,7 +41,9 @@ struct PrefetchReplay {
 
   private struct Staged {
     var expert: Int32
-    /// Seconds of its reading that are left; all of them until it has begun.
+    /// Seconds until the disk has read it, with nothing else to do.
+    let seconds: Double
+    /// Of these, those that are left; all of them until it has begun.
     var left: Double
     /// Whether its layer is still to come.
     var isAwaited = true
@@ -88,11 +90,11 @@ struct PrefetchReplay {
         kept.append(expert)
         continue
       }
-      guard expert.left < full else { continue }
-      let wasAwaited = expert.isAwaited
-      if wasAwaited { account.issuedBytes += bytes * (1 - expert.left / full) }
+      guard expert.left < expert.seconds else { continue }
+      let read = bytes * (1 - min(1, expert.left / full))
+      if expert.isAwaited { account.issuedBytes += read }
       if missed.contains(expert.expert) {
-        account.neededBytes += bytes * (1 - expert.left / full)
+        account.neededBytes += read
         if expert.left == 0 { account.inTimeBytes += bytes }
         ahead.append(expert.left)
       } else if expert.left == 0 {
@@ -148,7 +150,7 @@ struct PrefetchReplay {
     let wanted = planner.wanted
     let experts = header.geometry.expertCount
     staged.removeAll {
-      Int($0.expert) / experts == layer && $0.isAwaited && $0.left == full
+      Int($0.expert) / experts == layer && $0.isAwaited && $0.left == $0.seconds
         && !wanted.contains($0.expert)
     }
     for expert in wanted where !staged.contains(where: { $0.expert == expert }) {
@@ -156,7 +158,10 @@ struct PrefetchReplay {
         guard let old = staged.firstIndex(where: { !$0.isAwaited }) else { break }
         staged.remove(at: old)
       }
-      staged.append(Staged(expert: expert, left: full))
+      // Reads behind others begin while those are under way.
+      let isFirst = !staged.contains { $0.isAwaited && $0.left > 0 }
+      let seconds = full + (isFirst ? profile.readLatencySeconds : 0)
+      staged.append(Staged(expert: expert, seconds: seconds, left: seconds))
     }
   }
 
