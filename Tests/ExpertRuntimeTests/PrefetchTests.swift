@@ -130,4 +130,23 @@ import Testing
     #expect(throws: RuntimeError.self) { try bench.run(layer: 1, [Self.token([5, 2])]) }
     _ = try bench.run(layer: 1, [Self.token([1, 2])])
   }
+  /// What is there counts whole; of what is under way, what the disk can have done since it was free for it.
+  @Test func aReadAheadIsWorthItsHeadStart() {
+    var disk = DiskLoad()
+    disk.noteDemand(byteCount: 1000)
+    disk.noteBusy(nanoseconds: 1_000_000)
+    let read = ReadAhead(start: 5_000_000)
+    func saved(freeSince: UInt64, until end: UInt64, arrived: Int) -> Float {
+      var headStart = HeadStart(freeSince: freeSince)
+      headStart.note(read, byteCount: 1000, arrived: arrived)
+      return headStart.seconds(until: end, on: disk) * 1e6
+    }
+    #expect(HeadStart().seconds(until: 9_000_000, on: disk) == 0)
+    #expect(abs(saved(freeSince: 0, until: 5_200_000, arrived: 0) - 200) < 0.1)
+    #expect(abs(saved(freeSince: 0, until: 5_200_000, arrived: 500) - 500) < 0.1)
+    #expect(abs(saved(freeSince: 0, until: 9_000_000, arrived: 500) - 1000) < 0.1)
+    // It was behind reads that were waited for.
+    #expect(abs(saved(freeSince: 5_700_000, until: 6_000_000, arrived: 0) - 300) < 0.1)
+    #expect(saved(freeSince: 7_000_000, until: 6_000_000, arrived: 0) == 0)
+  }
 }
