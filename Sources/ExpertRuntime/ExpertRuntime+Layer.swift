@@ -51,6 +51,7 @@ extension ExpertRuntime {
     layerStart = monotonicNanoseconds()
     stallStart = 0
     waitedBefore = statistics.diskWaitNanoseconds
+    // After the layer the threads are a host's, unless the whole token is computed here.
     let expectedLoops = pool.expectsLoops
     pool.expectsLoops = true
     defer {

@@ -15,12 +15,11 @@ public struct LayerTime: Hashable, Sendable {
 ///
 /// All reads are queued at once; the disk serves them in order, an expert's gate, up and down matrix one
 /// after the other: the n-th byte arrives at latency + n / bandwidth (behind what was read ahead, at the end of
-/// that if it is later than the latency), and those of matrices that are one read
-/// with the last of them. The processor goes over gate, up
-/// and down in turn and multiplies at once all experts that are ready for each, residents from the
-/// start and the others as their matrices land, at its rate in bytes; with nothing to multiply it waits
-/// for the next matrix. While both are at work each has its share of its rate. Where reading keeps the
-/// processor, all is read before anything is multiplied.
+/// that if it is later than the latency), and those of matrices that are one read with the last of them. The
+/// processor goes over gate, up and down in turn and multiplies at once all experts that are ready for each,
+/// residents from the start and the others as their matrices land, at its rate in bytes; with nothing to
+/// multiply it waits for the next matrix. While both are at work each has its share of its rate. Where reading
+/// keeps the processor, all is read before anything is multiplied.
 public struct LayerTimeline: Sendable {
   private let profile: HardwareProfile
   /// Matrices that are there when the read has ended that each is part of, [3].
@@ -52,8 +51,9 @@ public struct LayerTimeline: Sendable {
     let computeTime = matrix / profile.computeBytesPerSecond
     var time = LayerTime()
     let aheadSeconds = ahead.reduce(0, +)
-    /// Seconds of reading, with nothing computed meanwhile, in all and of what has been read.
+    /// When the first byte that was not read ahead arrives, with nothing computed meanwhile.
     let firstDemanded = max(aheadSeconds, misses > 0 ? profile.readLatencySeconds : 0)
+    /// Seconds of reading, with nothing computed meanwhile, in all and of what has been read.
     let reading = firstDemanded + Double(3 * misses) * readTime
     var read = 0.0
     if profile.readsOccupyProcessor == true {

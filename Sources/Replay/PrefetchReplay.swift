@@ -47,6 +47,8 @@ struct PrefetchReplay {
     var left: Double
     /// Whether its layer is still to come.
     var isAwaited = true
+
+    var hasBegun: Bool { left < seconds }
   }
 
   private let predictor: ReplayPredictor
@@ -90,7 +92,7 @@ struct PrefetchReplay {
         kept.append(expert)
         continue
       }
-      guard expert.left < expert.seconds else { continue }
+      guard expert.hasBegun else { continue }
       let read = bytes * (1 - min(1, expert.left / full))
       if expert.isAwaited { account.issuedBytes += read }
       if missed.contains(expert.expert) {
@@ -150,7 +152,7 @@ struct PrefetchReplay {
     let wanted = planner.wanted
     let experts = header.geometry.expertCount
     staged.removeAll {
-      Int($0.expert) / experts == layer && $0.isAwaited && $0.left == $0.seconds
+      Int($0.expert) / experts == layer && $0.isAwaited && !$0.hasBegun
         && !wanted.contains($0.expert)
     }
     for expert in wanted where !staged.contains(where: { $0.expert == expert }) {

@@ -130,6 +130,7 @@ import Testing
     #expect(throws: RuntimeError.self) { try bench.run(layer: 1, [Self.token([5, 2])]) }
     _ = try bench.run(layer: 1, [Self.token([1, 2])])
   }
+
   /// What is there counts whole; of what is under way, what the disk can have done since it was free for it.
   @Test func aReadAheadIsWorthItsHeadStart() {
     var disk = DiskLoad()
