@@ -55,8 +55,8 @@ let package = Package(
     target(
       "Stoker",
       [
-        "Checkpoints", "DirectIO", "ExpertRuntime", "Models", "Placement", "Replay", "Residency",
-        "Routing", "Tensors", .product(name: "Logging", package: "swift-log"),
+        "CLinux", "Checkpoints", "DirectIO", "ExpertRuntime", "Models", "Placement", "Replay",
+        "Residency", "Routing", "Tensors", .product(name: "Logging", package: "swift-log"),
       ]),
     // 5
     .executableTarget(

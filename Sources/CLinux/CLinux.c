@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/futex.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/stat.h>
@@ -61,6 +62,8 @@ int clinux_affinity_count(void) {
   cpu_set_t set;
   return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 0;
 }
+
+void clinux_give_back_freed_memory(void) { malloc_trim(0); }
 
 void clinux_set_thread_name(const char *name) { pthread_setname_np(pthread_self(), name); }
 

@@ -39,8 +39,10 @@ public struct DriftWatch: Sendable {
     var expectedHits = 0.0
   }
 
-  /// Tokens of a window.
+  /// Tokens and seconds that a window has at least: a moment in which the system did something else is no
+  /// drift.
   public static let window = 16
+  private static let windowSeconds = 0.1
   /// The factor from which on a rate differs.
   private static let factor = 4.0 / 3
   /// The difference from which on a hit rate does.
@@ -73,13 +75,13 @@ public struct DriftWatch: Sendable {
       return nil
     }
     tokens += 1
-    guard tokens == Self.window else { return nil }
+    let seconds = total.seconds - last.seconds
+    guard tokens >= Self.window, seconds >= Self.windowSeconds else { return nil }
     defer {
       tokens = 0
       windows += 1
       self.last = total
     }
-    let seconds = total.seconds - last.seconds
     let stall = total.stallSeconds - last.stallSeconds
     let bytes = total.readBytes - last.readBytes
     let reading = total.readSeconds - last.readSeconds
@@ -94,7 +96,7 @@ public struct DriftWatch: Sendable {
         isDrift = true
       }
     }
-    let ratio = computeSeconds / max(1e-9, (seconds - stall) / Double(Self.window))
+    let ratio = computeSeconds / max(1e-9, (seconds - stall) / Double(tokens))
     if Self.isSame(ratio, &before.compute) {
       drift.compute = ratio
       computeSeconds /= ratio

@@ -153,6 +153,12 @@ public struct Plan: Hashable, Sendable, Codable {
     self.alternatives = alternatives
   }
 
+  /// The name of the part that is the process itself.
+  public static let processPart = "process"
+
+  /// The bytes that the process itself is counted with; nil if the plan does not say.
+  public var processByteCount: Int? { parts.first { $0.name == Self.processPart }?.bytes }
+
   /// What is not possible in the plan, in words; nil if all is.
   public var fault: String? {
     guard version == Self.currentVersion else {
@@ -160,6 +166,9 @@ public struct Plan: Hashable, Sendable, Codable {
     }
     guard memory > 0, context > 0, slots > 0, (1...256).contains(threads) else {
       return "memory, context, slots or threads is not above 0"
+    }
+    guard parts.allSatisfy({ (0...memory).contains($0.bytes) }) else {
+      return "a part of the memory is below 0 or above all of it"
     }
     return nil
   }

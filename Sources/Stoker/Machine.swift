@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 internal import Tensors
 
@@ -22,6 +23,9 @@ public enum Machine {
 
   /// The resident memory of this process now, in bytes.
   static var residentByteCount: Int { statusField("VmRSS") ?? 0 }
+
+  /// Gives memory back to the system that was freed and that the allocator has kept.
+  public static func giveBackFreedMemory() { clinux_give_back_freed_memory() }
 
   /// The most resident memory this process has had, in bytes.
   public static var peakResidentByteCount: Int { statusField("VmHWM") ?? 0 }

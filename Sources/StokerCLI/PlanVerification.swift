@@ -70,8 +70,6 @@ struct PlanVerification {
     var options = request.running.options(context: plan.context)
     options.obey(plan)
     if plan.choice.reads == .cached { try fillPageCache(with: file) }
-    // Planning is not what a run of its own would be counted with.
-    options.processMemory = plan.parts.first { $0.name == "process" }?.bytes
     let model = try loadModel(file, options)
     let probe = try MachineProbe(model, profile: planner.profile, reads: plan.choice.reads)
     func samplePrompt() throws { for _ in 0..<Self.promptSamples { try probe.sample(.prefill) } }

@@ -136,8 +136,11 @@ struct Run: ParsableCommand {
         // What it costs to be ready to read ahead is only paid where reading ahead is expected to pay.
         if options.prefetch == .auto, !choice.prefetch { options.prefetch = .off }
         if options.direct == .auto, choice.reads != .direct { options.direct = .off }
+        // What it planned the slots with, before planning made the process larger for a moment.
+        options.processMemory = planned?.plan.processByteCount
       }
     }
+    Machine.giveBackFreedMemory()
     planned?.switchesPrefetch = record == nil && arguments.prefetch == .auto
     if let planned, !json { Terminal.note(planned.line) }
     if record == nil { options.historyFolder = folder }

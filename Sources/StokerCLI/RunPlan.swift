@@ -163,7 +163,7 @@ struct RunPlan {
       {
         try model.setReadsAhead(new.choice.prefetch)
         text +=
-          new.choice.prefetch ? ", experts are read ahead now" : ", none is read ahead any more"
+          model.readsAhead ? ", experts are read ahead now" : ", none is read ahead any more"
       }
       predicted = new.prediction.tokensPerSecond
     } catch {

@@ -19,6 +19,9 @@ void clinux_futex_wake(uint32_t *_Nonnull word, int32_t count);
 /// The processors of this thread's affinity mask; 0 if the kernel does not say.
 int clinux_affinity_count(void);
 
+/// Gives memory back to the system that was freed and that malloc has kept.
+void clinux_give_back_freed_memory(void);
+
 /// Names the calling thread, for tools that list threads; a name is at most 15 bytes.
 void clinux_set_thread_name(const char *_Nonnull name);
 

@@ -1,9 +1,11 @@
 public import Placement
 
 extension ModelOptions {
-  /// Runs as `plan` says: memory, context, threads, how experts are read, whether ahead.
+  /// Runs as `plan` says: memory, what of it the process is counted with, context, threads, how
+  /// experts are read, whether ahead.
   public mutating func obey(_ plan: Plan) {
     memory = plan.memory
+    processMemory = plan.processByteCount
     context = plan.context
     threads = plan.threads
     direct = plan.choice.reads == .direct ? .auto : .off

@@ -204,7 +204,7 @@ public struct Planner {
       basis: trace.map { "trace of \($0.header.model): \($0.header.workload)" } ?? prior.summary,
       memory: request.memory,
       parts: [
-        .init(name: "process", bytes: needs.memory.process),
+        .init(name: Plan.processPart, bytes: needs.memory.process),
         .init(name: "dense weights", bytes: needs.memory.denseWeights),
         .init(name: "key-value cache", bytes: needs.memory.keyValueCache),
         .init(name: "activations", bytes: needs.memory.activations),
