@@ -92,6 +92,7 @@ extension ExpertRuntime {
     events.form(layer: layer, phase: phase, routing: routing)
     settlePredictions()
     history.note(events.event)
+    recentRouting?.note(events.event)
     let served = residents.serve(events.event, missed: &missed)
     streaming = served.isStream
     let base = layer * expertCount

@@ -47,6 +47,8 @@ public final class ExpertRuntime {
   var events: EventBuilder
   /// What has been routed since the runtime was made.
   package internal(set) var history: RoutingHistory
+  /// The routing of the tokens that were decoded last, those of earlier runs among them; nil if it is not kept.
+  package var recentRouting: RecentRouting?
   /// Experts that free slots are to be filled with while the disk is idle; the next one is the last.
   var likely: [Int32] = []
   /// Matrices of that one that have been asked for.

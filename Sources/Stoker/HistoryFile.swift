@@ -56,7 +56,6 @@ struct HistoryFile {
 
   /// Writes the history with `session` after it.
   func save(_ session: RoutingHistory) throws {
-    guard session.tokens > 0 else { return }
     var whole = history
     whole.append(session)
     let encoder = JSONEncoder()

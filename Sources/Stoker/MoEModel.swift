@@ -41,6 +41,8 @@ public final class MoEModel {
   }
   /// What earlier runs have routed; nil if no history is kept.
   private(set) var history: HistoryFile?
+  /// Where the routing of the tokens decoded last is kept; nil if no history is.
+  private(set) var routingFile: RoutingFile?
   package let transformer: MoETransformer
   let pool: WorkerPool
   private let engine: any ReadEngine
@@ -107,12 +109,16 @@ public final class MoEModel {
       recurrent: try RecurrentState(shape.description, ledger: ledger), runtime: runtime,
       buffers: buffers, pool: pool, kernels: shape.kernels)
     if let folder = options.historyFolder {
-      let file = HistoryFile(folder: folder, transformer: transformer)
-      runtime.begin(with: file.history)
-      history = file
+      let kept = HistoryFile(folder: folder, transformer: transformer)
+      runtime.begin(with: kept.history)
+      history = kept
+      var routing = RoutingFile(folder: folder, model: file)
+      runtime.recentRouting = routing.read(file.routingGeometry)
+      routingFile = routing
     }
     configuration = RunConfiguration(
-      shape, engine: engine, runtime: runtime, slots: slots, options: options, history: history)
+      shape, engine: engine, runtime: runtime, slots: slots, options: options, history: history,
+      fallbacks: [history?.refusal, routingFile?.refusal].compactMap(\.self))
     if let kind = shape.predictor, runtime.canPrefetch {
       transformer.predictor = try predictor(kind, shape, ledger: ledger)
     }
@@ -136,13 +142,19 @@ public final class MoEModel {
     configuration.predictor = predictor
   }
 
-  /// Adds what this model has routed to its history, for the next one to begin with; does nothing if no
+  /// Adds what this model has routed to its history, for the next one to begin with, and keeps the routing
+  /// of the latest tokens for plans; does nothing if no
   /// history is kept or nothing was routed.
   ///
-  /// The file is replaced as a whole: one that is read meanwhile is the old or the new one.
+  /// The files are replaced as a whole: one that is read meanwhile is the old or the new one.
   /// - Throws: an error that names the file or its folder, if it cannot be written.
   public func saveHistory() throws {
-    try history?.save(transformer.runtime.history)
+    let session = transformer.runtime.history
+    guard let history, session.tokens > 0 else { return }
+    try history.save(session)
+    if let routing = transformer.runtime.recentRouting, routing.tokenCount > 0 {
+      try routingFile?.write(routing, model: traceName)
+    }
   }
 
   /// Fills the slots that are free with the experts that the model's history has as the most used, for a

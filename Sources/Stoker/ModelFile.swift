@@ -75,7 +75,7 @@ public final class ModelFile {
   /// (some 100 KiB), so that a minimum that one names is what the next accepts.
   func processByteCount(_ options: ModelOptions) -> Int {
     if let counted = options.processMemory { return counted }
-    let step = 16 << 20
+    let step = 4 << 20
     let margin = 8 << 20
     return (Machine.residentByteCount + (1 << 20) + step - 1) / step * step + margin
   }

@@ -125,15 +125,18 @@ extension RoutingRecorder {
 }
 
 extension MoEModel {
+  private var fileName: String {
+    file.path.split(separator: "/").last.map(String.init) ?? file.path
+  }
+
+  /// What traces call this model.
+  var traceName: String { file.description.name.isEmpty ? fileName : file.description.name }
+
   /// What a trace of this model says of itself.
   func traceHeader(workload: String) -> TraceHeader {
-    let (layout, description) = (file.layout, file.description)
-    let fileName = file.path.split(separator: "/").last.map(String.init) ?? file.path
+    let layout = file.layout
     return TraceHeader(
-      model: description.name.isEmpty ? fileName : description.name,
-      geometry: RoutingGeometry(
-        expertCount: layout.expertCount, topK: description.expertsPerToken,
-        expertByteCounts: layout.shapes.map(\.byteCount)),
+      model: traceName, geometry: file.routingGeometry,
       elementTypes: layout.shapes.map {
         "\($0.gateType.name)/\($0.upType.name)/\($0.downType.name)"
       },

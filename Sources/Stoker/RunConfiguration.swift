@@ -51,7 +51,7 @@ extension RunConfiguration {
 
   init(
     _ shape: RunShape, engine: any ReadEngine, runtime: ExpertRuntime, slots: Arena,
-    options: ModelOptions, history: HistoryFile?
+    options: ModelOptions, history: HistoryFile?, fallbacks given: [String]
   ) {
     self.engine = engine.name
     direct = shape.files.allSatisfy(\.isDirect)
@@ -69,8 +69,7 @@ extension RunConfiguration {
     policy = options.policy.name
     predictor = runtime.canPrefetch ? shape.predictor : nil
     historyTokens = history?.history.tokens
-    var fallbacks = runtime.fallbacks
-    if let refusal = history?.refusal { fallbacks.append(refusal) }
+    var fallbacks = runtime.fallbacks + given
     if case .depth(let depth) = options.prefetch, !runtime.canPrefetch, !runtime.holdsEveryExpert {
       fallbacks.append(
         "--prefetch \(depth) reads nothing ahead: staging takes \(SlotPlan.slotsPerStaged) slots or "

@@ -11,9 +11,9 @@ struct PlanCommand: ParsableCommand {
     abstract: "Says what fits where, what speed to expect, and what limits it.",
     discussion: """
       Nothing is run: a replay of a routing trace through the runtime's own policy, in the slots that the \
-      memory makes, is timed with the figures of 'stoker calibrate'. Without --trace a trace is made up \
-      from what real models' routing is like, and the uncertainty says so; record one of your own with \
-      'stoker run --record'.
+      memory makes, is timed with the figures of 'stoker calibrate'. Without --trace it is what earlier \
+      runs of the model routed last, or, where there are none, made up from what real models' routing is \
+      like; the uncertainty says so. Record a trace of your own with 'stoker run --record'.
 
       Examples:
         stoker plan model.gguf --memory 4GiB --trace routing.moetrace
@@ -151,8 +151,13 @@ struct PlanArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "A trace of the model's routing, of any format 'stoker trace' reads.", valueName: "file"))
+      "A trace of the model's routing, of any format 'stoker trace' reads.",
+      discussion: "Default: the tokens that 'stoker run' decoded last with the model, if it has.",
+      valueName: "file"))
   var trace: String?
+
+  @Flag(help: "Do not plan by what earlier runs of the model have routed.")
+  var noHistory = false
 
   @Option(
     help: ArgumentHelp(
@@ -222,16 +227,6 @@ struct PlanArguments: ParsableArguments {
     return try Calibrate.measureAndKeep(folder: folder, threads: running.threads)
   }
 
-  func subject(modelPath: String?, context: Int, machine: MachineProfile) throws -> PlanSubject {
-    if let modelPath {
-      let file = try running.open(modelPath)
-      var options = running.options(context: min(context, file.contextLength))
-      options.threads = running.threads ?? machine.machine.threads
-      return try PlanSubject(file, options: options)
-    }
-    return PlanSubject(try planShape(), context: context, threads: machine.machine.threads)
-  }
-
   private func planShape() throws -> PlanShape {
     let name = shape ?? ""
     let found: PlanShape
@@ -253,12 +248,24 @@ struct PlanArguments: ParsableArguments {
   func planner(
     modelPath: String?, context: Int? = nil, machine: MachineProfile? = nil
   ) throws -> Planner {
+    let context = context ?? self.context ?? promptTokens + maxTokens
+    func openTrace() throws -> TraceSource? { try trace.map { try traceInput.open([$0]) } }
+    guard let modelPath else {
+      let machine = try machine ?? self.machine(modelPath: nil)
+      let subject = PlanSubject(
+        try planShape(), context: context, threads: machine.machine.threads)
+      return try Planner(subject, profile: machine, trace: try openTrace())
+    }
+    let file = try running.open(modelPath)
+    var options = running.options(context: min(context, file.contextLength))
+    // As a run counts itself, which neither calibrates nor has read anything else before.
+    options.processMemory = try file.requirements(options).process
     let machine = try machine ?? self.machine(modelPath: modelPath)
-    let subject = try subject(
-      modelPath: modelPath, context: context ?? self.context ?? promptTokens + maxTokens,
-      machine: machine)
+    options.threads = running.threads ?? machine.machine.threads
+    let folder = noHistory ? nil : ModelOptions.userHistoryFolder
     return try Planner(
-      subject, profile: machine, trace: trace.map { try traceInput.open([$0]) })
+      PlanSubject(file, options: options), profile: machine, trace: openTrace(),
+      recent: folder.flatMap(file.recentRouting))
   }
 
   /// What is asked of `planner`, with so much memory or what was given or what there is.

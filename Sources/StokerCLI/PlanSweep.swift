@@ -24,8 +24,8 @@ struct PlanSweep {
   }
 
   func rows() throws -> [Row] {
-    let machine = try request.machine(modelPath: modelPath)
-    let planner = try request.planner(modelPath: modelPath, machine: machine)
+    let planner = try request.planner(modelPath: modelPath)
+    let machine = planner.profile
     var rows: [Row] = []
     var progress = ProgressLine("planning")
     defer { progress.clear() }

@@ -76,7 +76,7 @@ struct Run: ParsableCommand {
 
   @Flag(
     help: ArgumentHelp(
-      "Neither begin with the experts that earlier runs used most nor keep which this one uses.",
+      "Neither begin with and plan by the experts that earlier runs used nor keep which this one uses.",
       discussion: "A run with --record keeps to that too, so that its replay begins as it did. "
         + "Histories are in $XDG_CACHE_HOME/stoker or ~/.cache/stoker."))
   var noHistory = false
@@ -121,23 +121,26 @@ struct Run: ParsableCommand {
     let ids = try promptTokens(file)
     let needed = positions(prompt: ids, andThen: forcedIds?.ids.count ?? maxTokens, in: file)
     var options = arguments.options(context: needed)
+    // Before histories and plans, which take memory for a moment, so that the slots are the same with them.
+    options.processMemory = try file.requirements(options).process
     let folder = noHistory ? nil : ModelOptions.userHistoryFolder
+    let recent = record == nil ? folder.flatMap(file.recentRouting) : nil
     let tokens = forcedIds?.ids.count ?? maxTokens
     var planned: RunPlan?
     if let plan {
       planned = try RunPlan(
-        path: plan, file: file, needed: needed, tokens: tokens, running: arguments.running)
+        path: plan, file: file, needed: needed, tokens: tokens, running: arguments.running,
+        recent: recent)
       options.obey(planned!.plan)
       Reload.listen()
     } else {
       planned = try RunPlan(
-        file: file, options: options, promptTokens: ids.count, tokens: tokens, explains: stats)
+        file: file, options: options, promptTokens: ids.count, tokens: tokens, recent: recent,
+        explains: stats)
       if let choice = planned?.plan.choice {
         // What it costs to be ready to read ahead is only paid where reading ahead is expected to pay.
         if options.prefetch == .auto, !choice.prefetch { options.prefetch = .off }
         if options.direct == .auto, choice.reads != .direct { options.direct = .off }
-        // What it planned the slots with, before planning made the process larger for a moment.
-        options.processMemory = planned?.plan.processByteCount
       }
     }
     Machine.giveBackFreedMemory()

@@ -1,6 +1,7 @@
 import ArgumentParser
 import FoundationEssentials
 import Placement
+import Residency
 import Stoker
 
 /// The plan that a run follows, and what became of its prediction.
@@ -22,8 +23,12 @@ struct RunPlan {
 
   /// The plan in a file, for a run of `file` on this machine; made anew if it is for another machine or a
   /// shorter context, which is told.
+  /// - Parameter recent: what the model has routed last; nil if that is not to be gone by.
   /// - Throws: `InputError` if it is for another model.
-  init(path: String, file: ModelFile, needed: Int, tokens: Int, running: RunningArguments) throws {
+  init(
+    path: String, file: ModelFile, needed: Int, tokens: Int, running: RunningArguments,
+    recent: RecentRouting?
+  ) throws {
     self.path = path
     plan = try PlanFile.read(path)
     var options = running.options(context: max(needed, plan.context))
@@ -39,7 +44,7 @@ struct RunPlan {
     }
     var refusal: String?
     if let own = MachineFile.own(refusal: &refusal), here.difference(from: own.machine) == nil {
-      planner = try Planner(subject, profile: own, trace: nil)
+      planner = try Planner(subject, profile: own, trace: nil, recent: recent)
     }
     defer { watch = DriftWatch(plan.prediction) }
     guard let reason else { return }
@@ -58,8 +63,10 @@ struct RunPlan {
 
   /// The plan that a run makes for itself; nil if this machine has not been measured, which is told where
   /// `explains`, or if no plan can be made of the options, which the run itself will say.
+  /// - Parameter recent: what the model has routed last; nil if that is not to be gone by.
   init?(
-    file: ModelFile, options: ModelOptions, promptTokens: Int, tokens: Int, explains: Bool
+    file: ModelFile, options: ModelOptions, promptTokens: Int, tokens: Int,
+    recent: RecentRouting?, explains: Bool
   ) throws {
     var refusal: String?
     guard let own = MachineFile.own(refusal: &refusal) else {
@@ -88,7 +95,7 @@ struct RunPlan {
     case .off: request.prefetch = false
     case .depth: request.prefetch = true
     }
-    let planner = try Planner(subject, profile: own, trace: nil)
+    let planner = try Planner(subject, profile: own, trace: nil, recent: recent)
     guard let found = try? planner.plan(request) else { return nil }
     plan = found
     path = nil

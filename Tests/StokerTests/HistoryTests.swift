@@ -1,5 +1,8 @@
 import FoundationEssentials
 import Logging
+import Placement
+import Residency
+import Routing
 import Testing
 
 @testable import Stoker
@@ -38,7 +41,8 @@ import Testing
     #expect(try first.generate(Self.request).tokens == expected.tokens)
     try first.saveHistory()
     let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
-    #expect(names.count == 1 && names[0].hasSuffix(".history.json"))
+    #expect(names.count == 2 && names.contains { $0.hasSuffix(".history.json") })
+    #expect(names.contains { $0.hasSuffix(".moetrace") })
 
     let second = try Self.model(file, folder: folder.path)
     let tokens = try #require(second.configuration.historyTokens)
@@ -63,7 +67,8 @@ import Testing
     _ = try first.generate(Self.request)
     try first.saveHistory()
     let name = try #require(
-      FileManager.default.contentsOfDirectory(atPath: folder.path).first)
+      FileManager.default.contentsOfDirectory(atPath: folder.path)
+        .first { $0.hasSuffix(".json") })
     let path = folder.appendingPathComponent(name)
     for damage in ["", "{", "{\"version\":2}", "[]"] {
       try Data(damage.utf8).write(to: path)
@@ -78,5 +83,65 @@ import Testing
     let nowhere = try Self.model(file, folder: path.path + "/below")
     _ = try nowhere.generate(Self.request)
     #expect(throws: StokerError.self) { try nowhere.saveHistory() }
+  }
+
+  @Test func aPlanGoesByTheTokensThatWereDecodedLast() throws {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let file = try ModelFile(path: Fixtures.demo)
+    let first = try Self.model(file, folder: folder.path)
+    _ = try first.generate(Self.request)
+    try first.saveHistory()
+    // 47 tokens say too little; the one of the prompt was not decoded.
+    #expect(file.recentRouting(in: folder.path) == nil)
+    let second = try Self.model(file, folder: folder.path)
+    _ = try second.generate(Self.request)
+    try second.saveHistory()
+    let recent = try #require(file.recentRouting(in: folder.path))
+    #expect(recent.tokenCount == 94)
+
+    let options = try Self.options(file, folder: nil)
+    let subject = try PlanSubject(file, options: options)
+    let machine = MachineProfile.preset("laptop")!
+    var request = Planner.Request(memory: options.memory!, promptTokens: 1, tokens: 48)
+    request.prefetch = false
+    let planned = try Planner(subject, profile: machine, trace: nil, recent: recent).plan(request)
+    #expect(planned.basis.contains("94 tokens"))
+    // As if it had been given that as a trace.
+    let trace = recent.trace(
+      TraceHeader(model: "", geometry: recent.geometry, hasWeights: false), promptTokens: 1,
+      tokens: 48)
+    let given = try Planner(subject, profile: machine, trace: TraceSource(trace)).plan(request)
+    #expect(planned.prediction.hitRate == given.prediction.hitRate)
+    let supposed = try Planner(subject, profile: machine, trace: nil).plan(request)
+    #expect(
+      supposed.basis != planned.basis
+        && planned.prediction.uncertainty > given.prediction.uncertainty)
+  }
+
+  @Test func damagedRoutingIsToldAndReplaced() throws {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let file = try ModelFile(path: Fixtures.demo)
+    let path = RoutingFile(folder: folder.path, model: file).path
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    let other = RecentRouting(
+      geometry: RoutingGeometry(expertCount: 4, topK: 2, expertByteCounts: [7]))
+    for damage in [Data(), Data("no trace".utf8), nil] {
+      if let damage {
+        try damage.write(to: URL(fileURLWithPath: path))
+      } else {
+        try RoutingFile(folder: folder.path, model: file).write(other, model: "other")
+      }
+      #expect(file.recentRouting(in: folder.path) == nil)
+      let model = try Self.model(file, folder: folder.path)
+      #expect(model.configuration.fallbacks.contains { $0.contains(path) }, "\(damage as Any)")
+      _ = try model.generate(Self.request)
+      try model.saveHistory()
+      let next = try Self.model(file, folder: folder.path)
+      #expect(next.configuration.fallbacks.isEmpty)
+      #expect(next.transformer.runtime.recentRouting?.tokenCount == 47)
+      try FileManager.default.removeItem(atPath: path)
+    }
   }
 }

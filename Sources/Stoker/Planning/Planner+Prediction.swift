@@ -38,12 +38,8 @@ extension Planner {
       overlapBound: 1 / max(reading, computing))
   }
 
-  /// How far off the hit rate may be without a trace, as a share of the misses: what the prior differs from
-  /// real traces by.
-  private static let priorMissError = 0.3
-
-  /// The spreads of the machine's figures by their share of a token's time, and, without a trace, of what
-  /// so many more misses would change.
+  /// The spreads of the machine's figures by their share of a token's time, and what as many more misses
+  /// would change as there may be.
   private func uncertainty(
     _ simulation: Simulation, reading: Double, choice: Plan.Choice
   ) -> Double {
@@ -58,10 +54,10 @@ extension Planner {
         $0.tokens == 1 && $0.kernels == profile.machine.kernels
       }.map(\.bytesPerSecond))
     var sum = reading * disk * reading * disk + (1 - reading) * products * (1 - reading) * products
-    if !hasTrace, simulation.row.hitRate < 1 {
+    if missError > 0, simulation.row.hitRate < 1 {
       let misses =
         Double(subject.work.layers * subject.work.topK) * (1 - simulation.row.hitRate)
-        * Self.priorMissError
+        * missError
       let seconds =
         misses * Double(subject.work.meanExpertByteCount) / simulation.hardware.readBytesPerSecond
       let share = seconds / (simulation.row.times!.tpotMeanSeconds)

@@ -1,7 +1,7 @@
 internal import ExpertRuntime
 public import Placement
 internal import Replay
-internal import Residency
+public import Residency
 public import Routing
 
 /// Finds how to run a model on a machine, and says what to expect.
@@ -35,33 +35,42 @@ public struct Planner {
   public let profile: MachineProfile
   private let cost: CostModel
   private let trace: RoutingTrace?
+  private let recent: RecentRouting?
   private let prior: RoutingPrior
-  /// Whether a trace says how the model routes.
-  var hasTrace: Bool { trace != nil }
+  /// How far off the hit rate may be, as a share of the misses: what the prior differs from real traces by, and
+  /// what one text does from another. A trace is taken for what is going to be run.
+  var missError: Double { trace != nil ? 0 : recent != nil ? 0.15 : 0.3 }
+  /// Tokens that recent routing is of at least, for a plan to go by it.
+  static let enoughTokens = 64
   /// Tokens of a trace that are replayed at most: enough to know its hits, few enough to be quick.
   private static let routedExpertLimit = 400_000
 
   /// - Parameters:
   ///   - profile: without `fault`.
-  ///   - trace: a trace of the model's routing; nil: `prior` stands for one, or what is supposed of the
-  ///     model's numbers.
+  ///   - trace: a trace of the model's routing; nil: `recent` stands for one.
+  ///   - recent: the routing of the tokens that the model decoded last; nil, or of a model of another shape:
+  ///     `prior` stands for a trace, or what is supposed of the model's numbers.
   /// - Throws: `StokerError.trace` if the trace is of another model; `TraceError`.
   public init(
     _ subject: PlanSubject, profile: MachineProfile, trace: TraceSource?,
-    prior: RoutingPrior? = nil
+    recent: RecentRouting? = nil, prior: RoutingPrior? = nil
   ) throws {
     self.subject = subject
     self.profile = profile
     self.prior = prior ?? RoutingPrior(topK: subject.work.topK, of: subject.work.experts)
     cost = CostModel(profile: profile, work: subject.work)
+    let own = subject.work
+    func isOwn(_ geometry: RoutingGeometry) -> Bool {
+      geometry.layerCount == own.layers && geometry.expertCount == own.experts
+        && geometry.topK == own.topK
+    }
+    self.recent = recent.flatMap { isOwn($0.geometry) ? $0 : nil }
     guard let trace else {
       self.trace = nil
       return
     }
-    let (its, own) = (trace.header.geometry, subject.work)
-    guard
-      its.layerCount == own.layers, its.expertCount == own.experts, its.topK == own.topK
-    else {
+    let its = trace.header.geometry
+    guard isOwn(its) else {
       throw StokerError.trace(
         reason: "it is of \(its.layerCount) layers of \(its.expertCount) experts, top-\(its.topK); "
           + "the model has \(own.layers) of \(own.experts), top-\(own.topK)")
@@ -89,7 +98,8 @@ public struct Planner {
 
   /// The same planner for a machine with other figures, which have no `fault`.
   public func replacing(_ profile: MachineProfile) throws -> Planner {
-    try Planner(subject, profile: profile, trace: trace.map(TraceSource.init), prior: prior)
+    try Planner(
+      subject, profile: profile, trace: trace.map(TraceSource.init), recent: recent, prior: prior)
   }
 
   /// The trace up to so many decoded tokens: what is cold at first weighs as much as in the run. As large a
@@ -201,7 +211,7 @@ public struct Planner {
     let staged = slots.stagingCount * slots.classes.reduce(0) { $0 + $1.byteCount }
     var plan = Plan(
       model: subject.model, machine: profile.machine, measured: profile.date,
-      basis: trace.map { "trace of \($0.header.model): \($0.header.workload)" } ?? prior.summary,
+      basis: basis,
       memory: request.memory,
       parts: [
         .init(name: Plan.processPart, bytes: needs.memory.process),
@@ -259,7 +269,7 @@ public struct Planner {
     else { return nil }
     var routing =
       trace.map { Self.beginning(of: $0, tokens: request.tokens) }
-      ?? priorTrace(request, predicting: choice.prefetch)
+      ?? supposedTrace(request, predicting: choice.prefetch)
     if choice.prefetch, routing.header.predictionDistances.isEmpty {
       routing = routing.predicting(recall: subject.recall)
     }
@@ -279,15 +289,29 @@ public struct Planner {
       routing: routing)
   }
 
-  private func priorTrace(_ request: Request, predicting: Bool) -> RoutingTrace {
-    let header = TraceHeader(
+  /// Where the hits come from, in words.
+  private var basis: String {
+    if let trace { return "trace of \(trace.header.model): \(trace.header.workload)" }
+    guard let recent else { return prior.summary }
+    return "no trace: as the \(recent.tokenCount) tokens that this model decoded here last"
+  }
+
+  /// A trace of what the model did last, or of what is supposed of it.
+  private func supposedTrace(_ request: Request, predicting: Bool) -> RoutingTrace {
+    var header = TraceHeader(
       model: subject.work.name,
       geometry: RoutingGeometry(
         expertCount: subject.work.experts, topK: subject.work.topK,
         expertByteCounts: subject.work.expertByteCounts),
-      hasWeights: false, predictionDistances: predicting ? subject.recall.keys.sorted() : [])
+      hasWeights: false)
     let perToken = subject.work.layers * subject.work.topK
     let tokens = max(8, min(request.tokens, Self.routedExpertLimit / 4 / perToken))
+    if let recent {
+      return recent.trace(
+        header, promptTokens: request.promptTokens, chunk: subject.work.chunkTokens,
+        tokens: tokens)
+    }
+    if predicting { header.predictionDistances = subject.recall.keys.sorted() }
     return prior.trace(
       header, promptTokens: min(request.promptTokens, tokens), chunk: subject.work.chunkTokens,
       tokens: tokens, recall: subject.recall)
