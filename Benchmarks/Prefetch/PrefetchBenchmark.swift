@@ -52,6 +52,13 @@ struct PrefetchBenchmark: ParsableCommand {
       """)
   var profile: String?
 
+  @Option(
+    help: """
+      Where 'stoker run' keeps histories: what it has decoded last with a model is what is planned by, as by \
+      the next 'stoker run'. Without it plans suppose what routing is like.
+      """)
+  var history: String?
+
   func run() throws {
     print(
       "| model | experts in memory | reads | off tokens/s | auto tokens/s | ratio | idle | bound | hits | used | in time | predictor |"
@@ -123,7 +130,9 @@ struct PrefetchBenchmark: ParsableCommand {
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     let machine = try decoder.decode(
       MachineProfile.self, from: Data(contentsOf: URL(fileURLWithPath: profile)))
-    let planner = try Planner(PlanSubject(file, options: options), profile: machine, trace: nil)
+    let planner = try Planner(
+      PlanSubject(file, options: options), profile: machine, trace: nil,
+      recent: history.flatMap(file.recentRouting))
     var request = Planner.Request(memory: options.memory!, promptTokens: 1, tokens: tokens)
     request.reads = [options.direct == .off ? .cached : .direct]
     return try planner.plan(request).choice.prefetch

@@ -73,7 +73,7 @@ package final class DataFile: Sendable {
   }
 
   /// Whether the bytes are provided, so that only threads can read them.
-  var isProvided: Bool { provider != nil }
+  package var isProvided: Bool { provider != nil }
 
   /// - Throws: `IOError.open`, `.notRegularFile`, `.directRefused`.
   package init(path: String, direct: DirectPolicy) throws(IOError) {

@@ -61,9 +61,9 @@ struct RunShape {
       description, tokenCapacity: tokenCapacity, positions: context, threadCount: threadCount,
       kernels: kernels)
     var prediction = 0
-    if predictor != nil {
+    if let predictor {
       prediction = MemoryLedger.footprint(
-        RouterPredictor.byteCount(description, kernels: kernels))
+        RouterPredictor.byteCount(predictor, description, kernels: kernels))
       if let heads { prediction += MemoryLedger.footprint(heads.file.byteCount(in: heads.data)) }
     }
     let minimumSlots = SlotPlan.minimumByteCount(

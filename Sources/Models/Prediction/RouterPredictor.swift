@@ -37,8 +37,10 @@ package final class RouterPredictor {
   private var tokenCount = 0
 
   /// The bytes of its working memory.
-  package static func byteCount(_ model: ModelDescription, kernels: Kernels) -> Int {
-    ScratchCursor.measure { _ = Buffers(model, kernels: kernels, cursor: &$0) }
+  package static func byteCount(
+    _ kind: PredictorKind, _ model: ModelDescription, kernels: Kernels
+  ) -> Int {
+    ScratchCursor.measure { _ = Buffers(kind, model, kernels: kernels, cursor: &$0) }
   }
 
   /// - Parameters:
@@ -54,9 +56,9 @@ package final class RouterPredictor {
     self.kernels = kernels
     batch = ProductBatch(kernels: kernels, pool: pool, capacity: 1)
     memory = try ledger.allocate(
-      "predictor", byteCount: Self.byteCount(model, kernels: kernels))
+      "predictor", byteCount: Self.byteCount(kind, model, kernels: kernels))
     var cursor = ScratchCursor(memory.region(offset: 0, count: memory.byteCount))
-    buffers = Buffers(model, kernels: kernels, cursor: &cursor)
+    buffers = Buffers(kind, model, kernels: kernels, cursor: &cursor)
     buffers.input.bind(capacity: 1)
     buffers.features.bind(capacity: 1)
     buffers.scoreRows.initialize(to: buffers.scores)
@@ -163,10 +165,13 @@ package final class RouterPredictor {
     /// Before the attention of the latest layer, then at the routers of the latest ones, by layer,
     /// [1 + farthest, hidden].
     private let states: UnsafeMutablePointer<Float>
-    /// What is added to a state, [1 + farthest, layers, hidden].
+    /// What is added to a state, [1 + farthest, layers, hidden]; nothing but for `corrected`.
     private let corrections: UnsafeMutablePointer<Float>
 
-    init(_ model: ModelDescription, kernels: Kernels, cursor: inout ScratchCursor) {
+    init(
+      _ kind: PredictorKind, _ model: ModelDescription, kernels: Kernels,
+      cursor: inout ScratchCursor
+    ) {
       self.model = model
       input = ActivationRows(
         capacity: 1, columns: model.hiddenSize, kernels: kernels, cursor: &cursor)
@@ -178,7 +183,8 @@ package final class RouterPredictor {
       latest = cursor.take(model.expertLayerCount * model.expertCount)
       ones = cursor.take(model.hiddenSize)
       states = cursor.take((1 + farthest) * model.hiddenSize)
-      corrections = cursor.take((1 + farthest) * model.expertLayerCount * model.hiddenSize)
+      let corrected = kind == .corrected ? model.expertLayerCount : 0
+      corrections = cursor.take((1 + farthest) * corrected * model.hiddenSize)
     }
 
     /// The state at `layer` that predictions over `distance` layers begin with.

@@ -8,8 +8,26 @@ package import Tensors
 package final class DenseWeights {
   private struct Place {
     let tensor: TensorInfo
-    let span: AlignedSpan
+    /// Where in the memory its bytes begin.
     let offset: Int
+  }
+
+  /// Tensors that lie next to each other in a file, and are read as one.
+  private struct Run {
+    let file: Int
+    var start: UInt64
+    var end: UInt64
+    var tensors: [TensorInfo]
+
+    /// The most bytes of several tensors: no read needs to be larger to be fast.
+    static let byteCount: UInt64 = 1 << 20
+    /// The most bytes between two, as files align them; what tensors in memory are aligned to at least, where
+    /// they are in their files.
+    static let alignment: UInt64 = 64
+
+    func span(_ files: [DataFile]) -> AlignedSpan {
+      files[file].span(offset: start, byteCount: Int(end - start))
+    }
   }
 
   private let memory: Arena
@@ -18,24 +36,38 @@ package final class DenseWeights {
   /// Where in the memory the floats are of vectors that are stored in another type or otherwise than used.
   private let converted: [String: Int]
 
-  /// The bytes that `tensors` take in memory, each from a page of its own.
+  /// The bytes that `tensors` take in memory, those that are read together from a page of their own.
   ///
   /// - Parameter changes: of vectors that are stored otherwise than they are used.
   package static func byteCount(
     of tensors: [TensorInfo], files: [DataFile], changes: [ValueChange] = []
   ) -> Int {
-    tensors.reduce(0) { sum, tensor in
-      sum + pageAligned(span(of: tensor, files).byteCount) + convertedByteCount(tensor, changes)
-    }
+    runs(tensors, files).reduce(0) { $0 + pageAligned($1.span(files).byteCount) }
+      + tensors.reduce(0) { sum, tensor in
+        sum + (tensor.parts.isEmpty ? 0 : pageAligned(tensor.byteCount))
+          + convertedByteCount(tensor, changes)
+      }
   }
 
-  /// What is read for a tensor; of one in parts, its bytes.
-  private static func span(of tensor: TensorInfo, _ files: [DataFile]) -> AlignedSpan {
-    guard !tensor.parts.isEmpty else {
-      return files[tensor.file].span(offset: tensor.offset, byteCount: tensor.byteCount)
+  /// What is to be read for `tensors`, but for those in parts.
+  private static func runs(_ tensors: [TensorInfo], _ files: [DataFile]) -> [Run] {
+    var runs: [Run] = []
+    for tensor in tensors.sorted(by: { ($0.file, $0.offset) < ($1.file, $1.offset) })
+    where tensor.parts.isEmpty {
+      let end = tensor.offset + UInt64(tensor.byteCount)
+      if let last = runs.last, last.file == tensor.file, !files[last.file].isProvided,
+        tensor.offset <= last.end + Run.alignment, end <= last.start + Run.byteCount
+      {
+        runs[runs.count - 1].end = max(last.end, end)
+        runs[runs.count - 1].tensors.append(tensor)
+      } else {
+        let start =
+          files[tensor.file].isProvided
+          ? tensor.offset : tensor.offset / Run.alignment * Run.alignment
+        runs.append(Run(file: tensor.file, start: start, end: end, tensors: [tensor]))
+      }
     }
-    return AlignedSpan(
-      offset: 0, byteCount: tensor.byteCount, lead: 0, requiredByteCount: tensor.byteCount)
+    return runs
   }
 
   /// The bytes of the floats that vectors of another type are turned into: biases may be several.
@@ -61,13 +93,24 @@ package final class DenseWeights {
     name: String = "dense weights"
   ) throws(RuntimeError) {
     self.block = block
-    var places: [Place] = []
+    let runs = Self.runs(tensors, files)
+    var places: [String: Place] = [:]
+    var starts: [Int] = []
     var end = 0
-    for tensor in tensors {
-      let span = Self.span(of: tensor, files)
-      places.append(Place(tensor: tensor, span: span, offset: end))
+    for run in runs {
+      let span = run.span(files)
+      for tensor in run.tensors {
+        places[tensor.name] = Place(
+          tensor: tensor, offset: end + span.lead + Int(tensor.offset - run.start))
+      }
+      starts.append(end)
       end += pageAligned(span.byteCount)
     }
+    for tensor in tensors where !tensor.parts.isEmpty {
+      places[tensor.name] = Place(tensor: tensor, offset: end)
+      end += pageAligned(tensor.byteCount)
+    }
+    self.places = places
     var converted: [String: Int] = [:]
     for tensor in tensors {
       let byteCount = Self.convertedByteCount(tensor, changes)
@@ -77,7 +120,6 @@ package final class DenseWeights {
     }
     self.converted = converted
     memory = try ledger.allocate(name, byteCount: end)
-    self.places = Dictionary(uniqueKeysWithValues: places.map { ($0.tensor.name, $0) })
 
     var failure: (tag: Int, error: IOError)?
     func harvest() {
@@ -85,14 +127,14 @@ package final class DenseWeights {
         if let error = completion.error, failure == nil { failure = (Int(completion.tag), error) }
       }
     }
-    for place in places where !place.tensor.parts.isEmpty {
+    for tensor in tensors where !tensor.parts.isEmpty {
       try Self.gather(
-        place.tensor, files: files, engine: engine, into: memory.base + place.offset)
+        tensor, files: files, engine: engine, into: memory.base + places[tensor.name]!.offset)
     }
-    for (index, place) in places.enumerated() where place.tensor.parts.isEmpty {
+    for (index, run) in runs.enumerated() {
       engine.enqueue(
         ReadRequest(
-          file: place.tensor.file, span: place.span, destination: memory.base + place.offset,
+          file: run.file, span: run.span(files), destination: memory.base + starts[index],
           tag: UInt64(index), priority: .demand))
       engine.submit()
       while engine.outstandingCount >= 8 {
@@ -105,10 +147,11 @@ package final class DenseWeights {
       harvest()
     }
     if let failure {
-      let tensor = places[failure.tag].tensor
+      let run = runs[failure.tag]
+      let names = run.tensors.map { "'\($0.name)'" }
       throw .engine(
-        reason: "could not read tensor '\(tensor.name)' from '\(files[tensor.file].path)': "
-          + "\(failure.error)")
+        reason: "could not read tensor \(names.joined(separator: ", ")) from "
+          + "'\(files[run.file].path)': \(failure.error)")
     }
     for (name, offset) in converted {
       let matrix = matrix(name)
@@ -125,7 +168,7 @@ package final class DenseWeights {
   package func matrix(_ name: String) -> Matrix {
     let place = place(name)
     return Matrix(
-      bytes: UnsafeRawPointer(memory.base + place.offset + place.span.lead),
+      bytes: UnsafeRawPointer(memory.base + place.offset),
       type: place.tensor.type, rows: place.tensor.shape.dropFirst().reduce(1, *),
       columns: place.tensor.shape[0],
       scales: place.tensor.type.hasScalesApart
@@ -182,9 +225,8 @@ package final class DenseWeights {
     }
     let place = place(name)
     precondition(place.tensor.type == .f32, "\(name) is not F32")
-    // Tensors are aligned to their values at least, and the span keeps the remainder.
-    return UnsafePointer(
-      (memory.base + place.offset + place.span.lead).assumingMemoryBound(to: Float.self))
+    // Tensors are aligned to their values at least, and runs keep the remainder.
+    return UnsafePointer((memory.base + place.offset).assumingMemoryBound(to: Float.self))
   }
 
   package func contains(_ name: String) -> Bool { places[name] != nil }
