@@ -47,12 +47,10 @@ public struct RoutingPrior: Hashable, Sendable, Codable {
   /// A trace of a prompt and the tokens after it, the same for the same arguments.
   ///
   /// - Parameters:
-  ///   - header: the model's shape and sizes; with prediction distances, predictions are made too.
+  ///   - header: the model's shape and sizes.
   ///   - chunk: the prompt's tokens that pass through a layer together.
-  ///   - recall: the share of a token's experts that predictions name, by distance.
   public func trace(
-    _ header: TraceHeader, promptTokens: Int, chunk: Int = 512, tokens: Int,
-    recall: [Int: Double] = [:]
+    _ header: TraceHeader, promptTokens: Int, chunk: Int = 512, tokens: Int
   ) -> RoutingTrace {
     var generator = Generator(self, geometry: header.geometry, slope: slope)
     var trace = RoutingTrace(header: header)
@@ -74,10 +72,6 @@ public struct RoutingPrior: Hashable, Sendable, Codable {
         event.removeAll()
         (event.phase, event.layer, event.step) = (.decode, layer, Int32(promptTokens + token))
         event.experts += generator.next(layer: layer)
-        for distance in header.predictionDistances {
-          event.predictions += generator.prediction(
-            of: event.experts, recall: recall[distance] ?? 0)
-        }
         trace.append(event)
       }
     }

@@ -20,6 +20,9 @@ public struct PredictorFit: Sendable, Codable {
     /// The mean squared error over all layers, of gate reuse and of the heads.
     public let gateReuseError: Double
     public let fittedError: Double
+    /// The share of the chosen experts that gate reuse and the heads name among as many.
+    public let gateReuseRecall: Double
+    public let fittedRecall: Double
   }
 }
 
@@ -65,6 +68,7 @@ extension MoEModel {
       2
       * NormalEquations.byteCount(
         inputs: shape.hiddenSize + shape.expertCount + 1, outputs: shape.expertCount)
+      + 4 * FitSums.judgedTokens * (shape.hiddenSize + 2 * shape.expertCount + 1)
     let groupSize = min(heads.count, max(1, memory / each))
     let groups = stride(from: 0, to: heads.count, by: groupSize).map {
       Array(heads[$0..<min(heads.count, $0 + groupSize)])
@@ -87,14 +91,26 @@ extension MoEModel {
       transformer.onState = nil
       for place in group.indices {
         if isCancelled() { return nil }
+        let layer = group[place].layer
         fitted.append(
-          sums.solve(place, router: transformer.foldedRouter(layer: group[place].layer)))
+          sums.solve(
+            place, router: transformer.foldedRouter(layer: layer),
+            bias: transformer.routerBias(layer: layer),
+            order: { transformer.makeChoiceScores(of: $0, layer: layer) }))
         let solved = tokens.count * (place + 1) / group.count
         progress((2 * index + 1) * tokens.count + solved, total)
       }
     }
     let path = PredictorFile.path(ofModel: file.path)
-    let byteCount = try write(fitted, distances: distances, to: path)
+    func found(
+      _ distance: Int, _ found: KeyPath<FittedHead, FoundExperts>
+    ) -> PredictionRecall {
+      fitted.filter { $0.distance == distance }.reduce(into: FoundExperts()) {
+        $0.append($1[keyPath: found])
+      }.recall ?? PredictionRecall(ofChoices: 0, ofExperts: 0)
+    }
+    let byteCount = try write(
+      fitted, distances: distances, recall: distances.map { found($0, \.found) }, to: path)
     return PredictorFit(
       path: path, byteCount: byteCount, tokens: tokens.count,
       heldOut: distances.map { distance in
@@ -104,11 +120,16 @@ extension MoEModel {
         }
         return .init(
           distance: distance, gateReuseError: mean(\.gateReuseError),
-          fittedError: mean(\.error))
+          fittedError: mean(\.error),
+          gateReuseRecall: found(distance, \.gateReuseFound).ofChoices,
+          fittedRecall: found(distance, \.found).ofChoices)
       })
   }
 
-  private func write(_ heads: [FittedHead], distances: [Int], to path: String) throws -> Int {
+  private func write(
+    _ heads: [FittedHead], distances: [Int], recall: [PredictionRecall], to path: String
+  ) throws -> Int {
+    let order = distances.indices.sorted { distances[$0] < distances[$1] }
     let shape = transformer.description
     let columns = shape.hiddenSize + shape.expertCount
     let type = columns % ElementType.q8_0.blockSize == 0 ? ElementType.q8_0 : .f16
@@ -117,7 +138,15 @@ extension MoEModel {
       metadata: [
         ("general.architecture", .string(PredictorFile.architecture)),
         (PredictorFile.versionKey, .uint32(UInt32(PredictorFile.currentVersion))),
-        (PredictorFile.distancesKey, .array(.int32(distances.sorted().map(Int32.init)))),
+        (PredictorFile.distancesKey, .array(.int32(order.map { Int32(distances[$0]) }))),
+        (
+          PredictorFile.recallOfChoicesKey,
+          .array(.float32(order.map { Float(recall[$0].ofChoices) }))
+        ),
+        (
+          PredictorFile.recallOfExpertsKey,
+          .array(.float32(order.map { Float(recall[$0].ofExperts) }))
+        ),
         (PredictorFile.routersKey, .string(transformer.routerFingerprint)),
       ],
       tensors: heads.flatMap { head in
@@ -166,126 +195,4 @@ private func blocks(of values: [Float]) -> [UInt8] {
     }
   }
   return bytes
-}
-
-/// One head, being fitted or done.
-struct FittedHead {
-  let layer: Int
-  let distance: Int
-  /// [hidden + experts + 1, experts]; the last row is the bias.
-  var weights: [Float] = []
-  /// The mean squared errors on what was held out.
-  var gateReuseError = 0.0
-  var error = 0.0
-}
-
-/// The sums of a group of heads while the text passes through the model.
-final class FitSums {
-  /// Ridges that are tried, relative to the inputs' mean square.
-  private static let ridges = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
-
-  var isHeldOut = false
-  private let model: ModelDescription
-  private let heads: [FittedHead]
-  private var fitted: [NormalEquations]
-  private var heldOut: [NormalEquations]
-  /// States of the window divided by their root mean squares, by layer, where a head needs them.
-  private var beforeAttention: [Int: [Float]] = [:]
-  private var atRouter: [Int: [Float]] = [:]
-
-  init(_ heads: [FittedHead], model: ModelDescription) {
-    self.heads = heads
-    self.model = model
-    let empty = NormalEquations(
-      inputs: model.hiddenSize + model.expertCount + 1, outputs: model.expertCount)
-    fitted = Array(repeating: empty, count: heads.count)
-    heldOut = fitted
-  }
-
-  /// Takes what the model tells at a point of a layer, one row for every token of the window.
-  func take(_ point: MoETransformer.StatePoint, layer: Int, rows: [Float]) {
-    switch point {
-    case .beforeAttention:
-      guard heads.contains(where: { $0.distance == 0 && $0.layer == layer }) else { return }
-      beforeAttention[layer] = normalized(rows)
-    case .atRouter:
-      guard heads.contains(where: { $0.distance > 0 && $0.layer - $0.distance == layer }) else {
-        return
-      }
-      atRouter[layer] = normalized(rows)
-    case .scores:
-      for (index, head) in heads.enumerated() where head.layer == layer {
-        let states = head.distance == 0 ? beforeAttention[layer] : atRouter[layer - head.distance]
-        guard let states else { continue }
-        let inputs = inputs(states: states, scores: rows)
-        if isHeldOut {
-          heldOut[index].add(x: inputs, y: rows)
-        } else {
-          fitted[index].add(x: inputs, y: rows)
-        }
-      }
-    }
-  }
-
-  private func normalized(_ rows: [Float]) -> [Float] {
-    var result = rows
-    for first in stride(from: 0, to: rows.count, by: model.hiddenSize) {
-      var squares: Float = 0
-      for value in rows[first..<first + model.hiddenSize] { squares += value * value }
-      let scale = 1 / (squares / Float(model.hiddenSize) + model.rmsEpsilon).squareRoot()
-      for index in first..<first + model.hiddenSize { result[index] *= scale }
-    }
-    return result
-  }
-
-  /// A row for every token: its state, the scores of the token before, and 1 for the bias.
-  private func inputs(states: [Float], scores: [Float]) -> [Float] {
-    let (hidden, experts) = (model.hiddenSize, model.expertCount)
-    let tokens = states.count / hidden
-    var rows: [Float] = []
-    rows.reserveCapacity(tokens * (hidden + experts + 1))
-    for token in 0..<tokens {
-      rows += states[token * hidden..<(token + 1) * hidden]
-      if token == 0 {
-        rows += repeatElement(0, count: experts)
-      } else {
-        rows += scores[(token - 1) * experts..<token * experts]
-      }
-      rows.append(1)
-    }
-    return rows
-  }
-
-  /// Solves head `index`; one that is no better than gate reuse on what was held out is gate reuse.
-  func solve(_ index: Int, router: [[Float]]) -> FittedHead {
-    var head = heads[index]
-    let prior = prior(router)
-    head.weights = prior
-    let reuse = heldOut[index].meanSquaredError(of: prior)
-    var best: (error: Double, ridge: Double)?
-    for ridge in Self.ridges {
-      guard let weights = fitted[index].solve(ridge: ridge, prior: prior) else { continue }
-      let error = heldOut[index].meanSquaredError(of: weights)
-      if error < best?.error ?? reuse { best = (error, ridge) }
-    }
-    head.gateReuseError = reuse
-    head.error = best?.error ?? reuse
-    if let best {
-      let all = fitted[index].merged(heldOut[index])
-      head.weights = all.solve(ridge: best.ridge, prior: prior) ?? prior
-    }
-    return head
-  }
-
-  /// Gate reuse, in the shape of a head's weights.
-  private func prior(_ router: [[Float]]) -> [Float] {
-    var weights = [Float](
-      repeating: 0, count: (model.hiddenSize + model.expertCount + 1) * model.expertCount)
-    for (expert, row) in router.enumerated() {
-      for (column, value) in row.enumerated() {
-        weights[column * model.expertCount + expert] = value
-      }
-    }
-    return weights
-  }
 }

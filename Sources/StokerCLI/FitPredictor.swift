@@ -66,15 +66,16 @@ struct FitPredictor: ParsableCommand {
     try Terminal.print(
       """
       wrote       \(fit.path), \(formatBytes(fit.byteCount))
-      fitted to   \(fit.tokens) tokens; errors are on windows held out
+      fitted to   \(fit.tokens) tokens; what follows is of windows held out
       """)
     try Terminal.print(
       formatTable(
-        ["distance", "squared error", "of gate reuse"],
+        ["distance", "squared error", "of gate reuse", "recall", "of gate reuse"],
         fit.heldOut.map {
           [
             "\($0.distance)", formatFixed($0.fittedError, digits: 4),
-            formatFixed($0.gateReuseError, digits: 4),
+            formatFixed($0.gateReuseError, digits: 4), formatFixed($0.fittedRecall, digits: 3),
+            formatFixed($0.gateReuseRecall, digits: 3),
           ]
         }))
   }

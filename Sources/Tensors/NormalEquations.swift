@@ -53,6 +53,18 @@ package struct NormalEquations: Sendable {
     return result
   }
 
+  /// What `weights`, [inputs, outputs], make of rows `x`, [rows, inputs]: [rows, outputs].
+  package func products(_ x: [Float], _ weights: [Float]) -> [Float] {
+    let rows = x.count / inputs
+    precondition(x.count == rows * inputs && weights.count == inputs * outputs, "a wrong shape")
+    var y = [Float](repeating: 0, count: rows * outputs)
+    guard rows > 0 else { return y }
+    cblas_sgemm(
+      CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(rows), Int32(outputs), Int32(inputs), 1, x,
+      Int32(inputs), weights, Int32(outputs), 0, &y, Int32(outputs))
+    return y
+  }
+
   /// The weights, [inputs, outputs], that minimise the mean squared error and `ridge` times the squares
   /// of the weights' distance from `prior`, relative to the inputs' mean square; nil if the system has
   /// no solution in double precision.

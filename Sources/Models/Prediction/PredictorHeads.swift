@@ -19,12 +19,16 @@ package struct PredictorFile: Sendable {
   package static let versionKey = "stoker-predictor.version"
   package static let distancesKey = "stoker-predictor.distances"
   package static let routersKey = "stoker-predictor.routers"
+  package static let recallOfChoicesKey = "stoker-predictor.recall-of-choices"
+  package static let recallOfExpertsKey = "stoker-predictor.recall-of-experts"
 
   package let path: String
   /// The distances there are heads for, ascending.
   package let distances: [Int]
   /// What the routers of the model are known by that the heads were fitted to.
   package let routers: String
+  /// What the heads were found to name, by distance; nothing where an earlier version has fitted them.
+  package let recall: [Int: PredictionRecall]
   let tensors: [String: TensorInfo]
 
   /// The path of the heads of the model at `path`.
@@ -48,6 +52,16 @@ package struct PredictorFile: Sendable {
     distances = try checkpoint.integers(Self.distancesKey)
     routers = try checkpoint.string(Self.routersKey)
     tensors = checkpoint.tensors
+    let choices = try checkpoint.floatsIfPresent(Self.recallOfChoicesKey) ?? []
+    let experts = try checkpoint.floatsIfPresent(Self.recallOfExpertsKey) ?? []
+    var recall: [Int: PredictionRecall] = [:]
+    if choices.count == distances.count, experts.count == distances.count {
+      for (place, distance) in distances.enumerated() {
+        recall[distance] = PredictionRecall(
+          ofChoices: Double(choices[place]), ofExperts: Double(experts[place]))
+      }
+    }
+    self.recall = recall
   }
 
   /// Checks that the heads are of `model`, whose routers are known by `routers`.
@@ -135,6 +149,19 @@ package final class PredictorHeads {
 }
 
 extension MoETransformer {
+  /// The bias of the router of `layer`, [experts]; nil if it has none.
+  package func routerBias(layer: Int) -> [Float]? {
+    expertLayer(layer).mixture.routerBias.map {
+      Array(UnsafeBufferPointer(start: $0, count: description.expertCount))
+    }
+  }
+
+  /// Brings the scores of a token at `layer`, as its router or fitted heads give them, in place into the order
+  /// in which the layer chooses.
+  package func makeChoiceScores(of scores: UnsafeMutableBufferPointer<Float>, layer: Int) {
+    makeChoiceScores(of: scores, expertLayer(layer).mixture)
+  }
+
   /// What the routers are known by: a hash of their bytes and those of the norms before them (FNV-1a,
   /// 64 bits, over 8 bytes at a time).
   package var routerFingerprint: String {

@@ -73,13 +73,10 @@ extension MoETransformer {
       normalized: rule.normalizesTopK, scale: rule.scale)
   }
 
-  /// Brings scores that were predicted for a layer, in place, into the order in which it chooses.
+  /// Brings scores of a layer's router, its bias included, in place into the order in which it chooses.
   func makeChoiceScores(
     of scores: UnsafeMutableBufferPointer<Float>, _ mixture: TransformerLayer.Mixture
   ) {
-    if let bias = mixture.routerBias {
-      kernels.add(bias, to: scores.baseAddress!, count: scores.count)
-    }
     guard mixture.correction != nil || description.router.groups > 1 else { return }
     makeProbabilities(of: scores)
     restrict(scores, mixture)

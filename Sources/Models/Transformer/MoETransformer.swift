@@ -270,6 +270,10 @@ package final class MoETransformer {
     let scores = predictor.predict(
       layer: layer, distance: distance, norm: weights.feedForwardNorm,
       router: weights.mixture.router)
+    // Heads are fitted to scores with it.
+    if predictor.kind != .fitted, let bias = weights.mixture.routerBias {
+      kernels.add(bias, to: scores.baseAddress!, count: scores.count)
+    }
     makeChoiceScores(of: scores, weights.mixture)
     return scores
   }

@@ -26,8 +26,8 @@ public struct PlanSubject: Sendable {
   public let model: Plan.Model
   /// Positions of the key-value cache.
   public let context: Int
-  /// The share of a token's experts that predictions name, by distance.
-  let recall: [Int: Double]
+  /// What predictions name, by distance.
+  private let recall: [Int: PredictionRecall]
   private let needs: [Variant: Needs]
 
   func needs(direct: Bool, prefetch: Bool) -> Needs {
@@ -37,10 +37,23 @@ public struct PlanSubject: Sendable {
   /// The bytes with which every expert is resident.
   public var fullBudget: Int { needs(direct: true, prefetch: false).memory.fullBudget }
 
-  /// Recall of the predictors in the runtime, before a layer's attention and one layer ahead, as measured on
-  /// the demo model (`Benchmarks/README.md`): fitted heads, and gate reuse with a running mean.
-  private static let fittedRecall = [0: 0.92, 1: 0.88]
-  private static let correctedRecall = [0: 0.83, 1: 0.81]
+  /// Recall of the predictors in the runtime, before a layer's attention and one layer ahead, where it is not
+  /// known: as measured on the demo model (`Benchmarks/README.md`), of fitted heads and of gate reuse with a
+  /// running mean.
+  private static let fittedRecall = [
+    0: PredictionRecall(ofChoices: 0.92, ofExperts: 0.82),
+    1: PredictionRecall(ofChoices: 0.88, ofExperts: 0.70),
+  ]
+  private static let correctedRecall = [
+    0: PredictionRecall(ofChoices: 0.84, ofExperts: 0.68),
+    1: PredictionRecall(ofChoices: 0.83, ofExperts: 0.59),
+  ]
+
+  /// The share that predictions name of the experts that are not resident, by distance, where such a share of
+  /// all is: before a layer's attention and one layer ahead.
+  func missRecall(residentShare: Double) -> [Int: Double] {
+    recall.filter { $0.key <= 1 }.mapValues { $0.ofMisses(residentShare: residentShare) }
+  }
 
   /// A model in a file.
   /// - Throws: `StokerError.option`, or an error that names the file that could not be opened.
@@ -48,7 +61,7 @@ public struct PlanSubject: Sendable {
     work = try file.work(options)
     var needs: [Variant: Needs] = [:]
     var context = 1
-    var isFitted = false
+    var recall = Self.correctedRecall
     // It grows while it is asked, and all variants are to count the same.
     let process = file.processByteCount(options)
     for direct in [true, false] {
@@ -58,7 +71,9 @@ public struct PlanSubject: Sendable {
         options.prefetch = prefetch ? .auto : .off
         let shape = try file.shape(options)
         context = shape.context
-        if shape.predictor == .fitted { isFitted = true }
+        if shape.predictor == .fitted, let heads = shape.heads {
+          recall = heads.file.recall.isEmpty ? Self.fittedRecall : heads.file.recall
+        }
         needs[Variant(direct: direct, prefetch: prefetch)] = Needs(
           memory: shape.requirements(process: process),
           slotByteCounts: shape.geometry.slotByteCounts)
@@ -66,7 +81,7 @@ public struct PlanSubject: Sendable {
     }
     self.needs = needs
     self.context = context
-    recall = isFitted ? Self.fittedRecall : Self.correctedRecall
+    self.recall = recall
     model = Plan.Model(
       name: work.name, path: file.path,
       fileBytes: file.byteCount, layers: work.layers,

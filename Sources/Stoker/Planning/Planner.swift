@@ -269,9 +269,11 @@ public struct Planner {
     else { return nil }
     var routing =
       trace.map { Self.beginning(of: $0, tokens: request.tokens) }
-      ?? supposedTrace(request, predicting: choice.prefetch)
+      ?? supposedTrace(request)
     if choice.prefetch, routing.header.predictionDistances.isEmpty {
-      routing = routing.predicting(recall: subject.recall)
+      let all = Double(subject.work.layers * subject.work.experts)
+      let recall = subject.missRecall(residentShare: Double(slots.slotCount) / all)
+      routing = routing.predicting(recall: recall)
     }
     routing.setSizes(
       expertByteCounts: subject.work.expertByteCounts, slotByteCounts: needs.slotByteCounts)
@@ -297,8 +299,8 @@ public struct Planner {
   }
 
   /// A trace of what the model did last, or of what is supposed of it.
-  private func supposedTrace(_ request: Request, predicting: Bool) -> RoutingTrace {
-    var header = TraceHeader(
+  private func supposedTrace(_ request: Request) -> RoutingTrace {
+    let header = TraceHeader(
       model: subject.work.name,
       geometry: RoutingGeometry(
         expertCount: subject.work.experts, topK: subject.work.topK,
@@ -311,9 +313,8 @@ public struct Planner {
         header, promptTokens: request.promptTokens, chunk: subject.work.chunkTokens,
         tokens: tokens)
     }
-    if predicting { header.predictionDistances = subject.recall.keys.sorted() }
     return prior.trace(
       header, promptTokens: min(request.promptTokens, tokens), chunk: subject.work.chunkTokens,
-      tokens: tokens, recall: subject.recall)
+      tokens: tokens)
   }
 }
