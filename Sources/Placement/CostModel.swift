@@ -84,16 +84,14 @@ public struct CostModel: Sendable {
   /// - Parameters:
   ///   - kind: how reads are answered.
   ///   - positions: those of the context that a token looks back on, at the mean.
-  ///   - predicts: whether the routing is predicted, at two distances of each layer.
   /// - Returns: nil if reads of `kind` were not measured.
   public func hardware(
-    reads kind: ReadKind, positions: Double, predicts: Bool
+    reads kind: ReadKind, positions: Double
   ) -> HardwareProfile? {
     guard let reads = reads(kind) else { return nil }
     let layers = Double(work.layers)
     var layer = profile.layerSeconds.value
     layer += (denseSeconds(tokens: 1) + contextSeconds(positions: positions)) / layers
-    if predicts { layer += 2 * predictionSeconds }
     var hardware = HardwareProfile(
       name: profile.name, readBytesPerSecond: reads.bytesPerSecond,
       readLatencySeconds: reads.latency,
@@ -102,7 +100,10 @@ public struct CostModel: Sendable {
       tokenSeconds: tokenSeconds)
     hardware.readsOccupyProcessor = kind == .cached
     hardware.readsPerExpert = work.readsPerExpert
+    hardware.predictionSeconds = predictionSeconds
     if kind != .cached {
+      hardware.handInSeconds = profile.handInSeconds.value
+      hardware.readHandInSeconds = profile.readHandInSeconds.value
       hardware.computeShareWhileReading = min(1, profile.contention.computeShare.value)
       hardware.readShareWhileComputing = min(1, profile.contention.readShare.value)
     }
@@ -115,10 +116,11 @@ public struct CostModel: Sendable {
       + Double(work.vocabulary) * profile.samplingSeconds.value
   }
 
-  /// A product with a router, or with a head fitted to do better, which is as large.
+  /// A prediction: a product with a router, or with a head fitted to do better, which is as large, and what
+  /// comes of it.
   private var predictionSeconds: Double {
     let router = ModelWork.Weights(type: "Q8_0", bytes: work.hiddenSize * work.experts * 34 / 32)
-    return productSeconds([router], tokens: 1)
+    return productSeconds([router], tokens: 1) + profile.predictionSeconds.value
   }
 
   // MARK: - Prompts

@@ -28,6 +28,12 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
   public var computeShareWhileReading: Double?
   public var readShareWhileComputing: Double?
 
+  /// Seconds for which the processor is kept by handing in reads, once and for each read, and by a prediction;
+  /// nil: none.
+  public var handInSeconds: Double?
+  public var readHandInSeconds: Double?
+  public var predictionSeconds: Double?
+
   /// Makes a profile.
   public init(
     name: String, readBytesPerSecond: Double, readLatencySeconds: Double,
@@ -48,6 +54,13 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
       computeShare: Figure(computeShareWhileReading ?? 1))
   }
 
+  /// Seconds for which handing in the reads of so many experts keeps the processor.
+  package func handInSeconds(experts: Int) -> Double {
+    guard experts > 0 else { return 0 }
+    return (handInSeconds ?? 0)
+      + Double(experts * (readsPerExpert ?? 3)) * (readHandInSeconds ?? 0)
+  }
+
   /// What is not possible in the profile, in words; nil if all is.
   public var fault: String? {
     guard version == Self.currentVersion else {
@@ -62,7 +75,9 @@ public struct HardwareProfile: Hashable, Sendable, Codable {
     }
     let times = [
       ("read_latency_seconds", readLatencySeconds), ("layer_seconds", layerSeconds),
-      ("token_seconds", tokenSeconds),
+      ("token_seconds", tokenSeconds), ("hand_in_seconds", handInSeconds ?? 0),
+      ("read_hand_in_seconds", readHandInSeconds ?? 0),
+      ("prediction_seconds", predictionSeconds ?? 0),
     ]
     for (key, seconds) in times where !(seconds >= 0 && seconds.isFinite) {
       return "\(key) is \(seconds), expected a number from 0 on"

@@ -13,7 +13,7 @@ public struct LayerTime: Hashable, Sendable {
 /// The time of one token's experts at one layer, by a discrete-event simulation of the disk's queue and
 /// of the processor, which do what `ExpertRuntime` makes them do.
 ///
-/// All reads are queued at once; the disk serves them in order, an expert's gate, up and down matrix one
+/// All reads are handed in at once, which keeps the processor for a while; the disk serves them in order, an expert's gate, up and down matrix one
 /// after the other: the n-th byte arrives at latency + n / bandwidth (behind what was read ahead, at the end of
 /// that if it is later than the latency), and those of matrices that are one read with the last of them. The
 /// processor goes over gate, up and down in turn and multiplies at once all experts that are ready for each,
@@ -82,6 +82,7 @@ public struct LayerTimeline: Sendable {
       time.readSeconds += both.seconds
       time.seconds += both.seconds + seconds - both.computed
     }
+    compute(profile.handInSeconds(experts: misses))
     var remaining = 3 * (early + misses)
     while remaining > 0 {
       var progressed = false

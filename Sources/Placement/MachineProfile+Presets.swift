@@ -106,6 +106,10 @@ extension MachineProfile {
       promptContextBytesPerSecond: figure(4 * usable), promptValueSeconds: figure(5e-9),
       contention: Contention(readShare: figure(0.95), computeShare: figure(0.95)),
       promptContention: Contention(readShare: figure(0.95), computeShare: figure(0.95)))
+    // A system call, and what a driver does for a request.
+    profile.handInSeconds = figure(2e-6)
+    profile.readHandInSeconds = figure(1e-6)
+    profile.predictionSeconds = figure(1e-6)
     if let device { profile.devices = [device] }
     return profile
   }

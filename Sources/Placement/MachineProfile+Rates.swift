@@ -35,6 +35,8 @@ extension MachineProfile {
       time("layer_seconds", layerSeconds), time("token_seconds", tokenSeconds),
       time("sampling_seconds", samplingSeconds),
       time("prompt_value_seconds", promptValueSeconds),
+      time("hand_in_seconds", handInSeconds), time("read_hand_in_seconds", readHandInSeconds),
+      time("prediction_seconds", predictionSeconds),
       positive("context_bytes_per_second", contextBytesPerSecond),
       positive("prompt_context_bytes_per_second", promptContextBytesPerSecond),
       positive("decode_efficiency", decodeEfficiency),
@@ -121,6 +123,9 @@ extension MachineProfile {
     scaled.contextBytesPerSecond.value *= factor
     scaled.promptContextBytesPerSecond.value *= factor
     scaled.promptValueSeconds.value /= factor
+    scaled.handInSeconds.value /= factor
+    scaled.readHandInSeconds.value /= factor
+    scaled.predictionSeconds.value /= factor
     return scaled
   }
 }

@@ -3,7 +3,7 @@
 /// As JSON it has the names of its properties in snake case, and is read by people too.
 public struct MachineProfile: Hashable, Sendable, Codable {
   /// The version of this form.
-  public static let currentVersion = 3
+  public static let currentVersion = 4
 
   public var version = Self.currentVersion
   /// The machine in words.
@@ -32,6 +32,11 @@ public struct MachineProfile: Hashable, Sendable, Codable {
   /// Seconds of a prompt's token at a layer beside products and attention, for each value of its hidden
   /// state.
   public var promptValueSeconds: Figure
+  /// Seconds for which the processor is kept by handing in reads past the page cache, once and for each read.
+  public var handInSeconds = Figure(0)
+  public var readHandInSeconds = Figure(0)
+  /// What a prediction of a layer's routing takes beside its product.
+  public var predictionSeconds = Figure(0)
   /// The share of their rates that products keep in a model that runs, out of memory: with one token, and
   /// with the many of a prompt.
   public var decodeEfficiency = Figure(1)

@@ -20,6 +20,7 @@ package struct Comparison {
       layerShare: options.layerShare, hardware: options.hardware,
       predictor: options.predictor)
     replay.window = options.window
+    replay.stagedCount = options.stagedCount
     self.replay = replay
     guard options.scope == .global, replay.sample == nil else { return }
     for capacity in capacities { plans[capacity] = try replay.slotPlan(capacity: capacity) }

@@ -37,7 +37,7 @@ package struct PrefetchAccount: Encodable, Hashable, Sendable {
 /// to do, and what it has not begun when the router decides is demanded or forgotten.
 struct PrefetchReplay {
   /// Experts staged at a time, beside the memory that is replayed.
-  private static let stagedCount = 4
+  private let stagedCount: Int
 
   private struct Staged {
     var expert: Int32
@@ -62,13 +62,16 @@ struct PrefetchReplay {
   private var seconds = 0.0
   private(set) var account = PrefetchAccount()
 
-  init(_ predictor: ReplayPredictor, header: TraceHeader, profile: HardwareProfile) {
+  init(
+    _ predictor: ReplayPredictor, header: TraceHeader, profile: HardwareProfile, stagedCount: Int
+  ) {
+    self.stagedCount = stagedCount
     self.predictor = predictor
     self.header = header
     self.profile = profile
     var parameters = PrefetchPlanner.Parameters()
     parameters.isGoverned = false
-    parameters.depth = Self.stagedCount
+    parameters.depth = stagedCount
     planner = PrefetchPlanner(geometry: header.geometry, parameters: parameters)
     if case .history(let name) = predictor {
       history = HistoryPredictor(name, geometry: header.geometry, farthest: 1)
@@ -122,10 +125,14 @@ struct PrefetchReplay {
     guard trace.phase(of: next) == .decode else { return 0 }
     let layer = trace.layer(of: next)
     let predictions = trace.predictions(of: next)
-    if layer == event.layer + 1 { predict(layer, 1, predictions, residents) }
-    var delay = read(during: max(0, time.seconds - time.readSeconds))
-    predict(layer, 0, predictions, residents)
-    delay += read(during: profile.layerSeconds)
+    var delay = 0.0
+    if layer == event.layer + 1 {
+      // Predicted when the layer's own reads have been handed in: where it waits for those, that is for free.
+      delay = max(0, predict(layer, 1, predictions, residents) - time.stallSeconds)
+    }
+    delay += read(during: max(0, time.seconds - time.readSeconds) + delay)
+    let spent = predict(layer, 0, predictions, residents)
+    delay += spent + read(during: profile.layerSeconds + spent)
     seconds += delay
     return delay
   }
@@ -141,10 +148,12 @@ struct PrefetchReplay {
   }
 
   /// Decides anew what is worth reading of `layer`.
+  /// - Returns: the seconds for which that keeps the processor.
   private mutating func predict(
     _ layer: Int, _ distance: Int, _ predictions: ArraySlice<UInt8>, _ residents: ResidentTable
-  ) {
-    guard let scores = scores(layer, distance, predictions) else { return }
+  ) -> Double {
+    guard let scores = scores(layer, distance, predictions) else { return 0 }
+    var count = 0
     planner.predict(
       layer: layer, distance: distance, scores: scores.span, residents: residents,
       utilisation: Float(busySeconds / max(seconds, .leastNormalMagnitude)))
@@ -156,7 +165,7 @@ struct PrefetchReplay {
         && !wanted.contains($0.expert)
     }
     for expert in wanted where !staged.contains(where: { $0.expert == expert }) {
-      if staged.count == Self.stagedCount {
+      if staged.count == stagedCount {
         guard let old = staged.firstIndex(where: { !$0.isAwaited }) else { break }
         staged.remove(at: old)
       }
@@ -164,7 +173,9 @@ struct PrefetchReplay {
       let isFirst = !staged.contains { $0.isAwaited && $0.left > 0 }
       let seconds = full + (isFirst ? profile.readLatencySeconds : 0)
       staged.append(Staged(expert: expert, seconds: seconds, left: seconds))
+      count += 1
     }
+    return (profile.predictionSeconds ?? 0) + profile.handInSeconds(experts: count)
   }
 
   /// The scores predicted of `layer`, in the unit of their logarithms; nil if none are.

@@ -52,6 +52,8 @@ package struct Replay: Sendable {
   package let predictor: ReplayPredictor?
   /// Decoded tokens whose hit rate is told together; nil tells only that of all.
   package var window: Int?
+  /// Experts that are staged at a time, beside the memory that is replayed.
+  package var stagedCount = 4
 
   /// - Parameters:
   ///   - batch: sequences that are decoded at a time; more than one need the trace in memory.
@@ -220,7 +222,8 @@ package struct Replay: Sendable {
     result.curve = window.map { HitRateCurve(window: $0) }
     var prefetch: PrefetchReplay?
     if let predictor, let hardware, residents != nil {
-      prefetch = PrefetchReplay(predictor, header: header, profile: hardware)
+      prefetch = PrefetchReplay(
+        predictor, header: header, profile: hardware, stagedCount: stagedCount)
     }
     var union = eventBuilder(showsScores: showsScores)
     var missed: [Int32] = []

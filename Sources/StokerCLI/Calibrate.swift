@@ -103,6 +103,9 @@ struct MachineTable {
         + meanwhile(profile.promptContention),
       "a layer besides    \(microseconds(profile.layerSeconds)); a token \(microseconds(profile.tokenSeconds)); "
         + "choosing one of 100,000 tokens \(microseconds(profile.samplingSeconds * 1e5))",
+      "reading ahead      handing in reads keeps the processor \(microseconds(profile.handInSeconds)) and "
+        + "\(microseconds(profile.readHandInSeconds)) for each, a prediction "
+        + microseconds(profile.predictionSeconds),
       "looking back       \(rate(profile.contextBytesPerSecond)) of keys and values; in prompts "
         + "\(rate(profile.promptContextBytesPerSecond)), counted for each token",
       "in a model         products keep \(share(profile.decodeEfficiency)) of their rate, in prompts "

@@ -11,7 +11,9 @@ enum MachineFile {
   /// Reads the profile at `path`.
   /// - Throws: `InputError` naming the file and what is wrong with it.
   static func read(_ path: String) throws -> MachineProfile {
-    let profile = try readJSON(MachineProfile.self, path: path, of: "machine profile")
+    let profile = try readJSON(
+      MachineProfile.self, path: path, of: "machine profile",
+      version: MachineProfile.currentVersion)
     if let fault = profile.fault {
       throw InputError(path: path, reason: "no possible machine profile: \(fault)")
     }
@@ -45,17 +47,30 @@ enum MachineFile {
 }
 
 /// Decodes a file of JSON whose keys are in snake case.
-/// - Parameter kind: what it should hold, in words.
+/// - Parameters:
+///   - kind: what it should hold, in words.
+///   - version: the version of its form that this program reads, where it has one.
 /// - Throws: `InputError` naming the file and what is wrong with it.
-func readJSON<Value: Decodable>(_ type: Value.Type, path: String, of kind: String) throws -> Value {
+func readJSON<Value: Decodable>(
+  _ type: Value.Type, path: String, of kind: String, version: Int? = nil
+) throws -> Value {
   let decoder = JSONDecoder()
   decoder.keyDecodingStrategy = .convertFromSnakeCase
+  let data = Data(try readFile(path))
   do {
-    return try decoder.decode(type, from: Data(try readFile(path)))
+    return try decoder.decode(type, from: data)
   } catch let error as DecodingError {
+    if let version, let found = try? decoder.decode(Versioned.self, from: data).version,
+      found != version
+    {
+      throw InputError(path: path, reason: "a \(kind) of version \(found), expected \(version)")
+    }
     throw InputError(path: path, reason: "no \(kind): \(reason(error))")
   }
 }
+
+/// What says which form a file has.
+private struct Versioned: Decodable { let version: Int }
 
 private func reason(_ error: DecodingError) -> String {
   switch error {

@@ -99,7 +99,8 @@ struct PlanCommand: ParsableCommand {
 enum PlanFile {
   /// - Throws: `InputError` naming the file and what is wrong with it.
   static func read(_ path: String) throws -> Plan {
-    let plan = try readJSON(Plan.self, path: path, of: "plan")
+    let plan = try readJSON(
+      Plan.self, path: path, of: "plan", version: Plan.currentVersion)
     if let fault = plan.fault {
       throw InputError(path: path, reason: "no possible plan: \(fault)")
     }

@@ -56,12 +56,12 @@ enum RoundFigures {
     var work = RoundFigures.work
     work.lookBacks = [.init(bytesPerPosition: 4, window: 5), .init(bytesPerPosition: 7)]
     #expect(work.lookBackBytes(positions: 3) == 33 && work.lookBackBytes(positions: 20) == 160)
-    let hardware = try #require(cost.hardware(reads: .direct, positions: 20, predicts: false))
+    let hardware = try #require(cost.hardware(reads: .direct, positions: 20))
     // Half a second of the layer, half a second of its matrices, one of looking back.
     #expect(abs(hardware.layerSeconds - 2) < 1e-9)
     #expect(abs(hardware.tokenSeconds - (0.25 + 0.5 + 0.1)) < 1e-9)
     #expect(abs(hardware.computeBytesPerSecond - 1000) < 1e-6)
-    #expect(cost.hardware(reads: .cached, positions: 1, predicts: false) == nil)
+    #expect(cost.hardware(reads: .cached, positions: 1) == nil)
   }
 
   @Test func aBurstOfReadsComesBackAsItWasMeasured() throws {

@@ -37,6 +37,22 @@ import Testing
     #expect(whole.fault?.contains("reads_per_expert") == true)
   }
 
+  @Test func handingInReadsKeepsTheProcessor() {
+    var profile = Self.profile
+    (profile.handInSeconds, profile.readHandInSeconds) = (0.25, 0.125)
+    var timeline = LayerTimeline(profile)
+    // Nothing is handed in.
+    #expect(abs(timeline.run(hits: 4, misses: 0, byteCount: 3000).seconds - 4) < 1e-9)
+    // Three reads of an expert: five eighths of a second, in which the drive is waited for anyway, ...
+    #expect(abs(timeline.run(hits: 0, misses: 1, byteCount: 3000).seconds - (5 + 1.0 / 3)) < 1e-9)
+    // ... or before what would else have filled the time.
+    #expect(abs(timeline.run(hits: 6, misses: 1, byteCount: 3000).seconds - 7.625) < 1e-9)
+    profile.readsPerExpert = 1
+    #expect(profile.handInSeconds(experts: 2) == 0.5 && profile.handInSeconds(experts: 0) == 0)
+    profile.readHandInSeconds = -1
+    #expect(profile.fault?.contains("read_hand_in_seconds") == true)
+  }
+
   @Test func residentsHideReads() {
     var timeline = LayerTimeline(Self.profile)
     // Six seconds of residents; the miss is there after five.

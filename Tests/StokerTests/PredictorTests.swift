@@ -30,16 +30,25 @@ import Testing
     Int32((place * place * 31 + place * 7) % 1900)
   }
 
-  private static func fit(_ copy: Copy, _ ids: [Int32], distances: [Int] = [0, 1, 2]) throws {
+  @discardableResult
+  private static func fit(
+    _ copy: Copy, _ ids: [Int32], distances: [Int] = [0, 1, 2]
+  ) throws -> PredictorFit {
     let file = try ModelFile(path: copy.path)
     let model = try MoEModel(
       file, options: ModelOptions(context: 512, threads: 2, prefetch: .off),
       logger: Logger(label: "test"))
     let fit = try #require(try model.fitPredictor(to: ids, distances: distances))
     #expect(fit.path == copy.heads && fit.tokens == ids.count)
+    let heads = try PredictorFile(path: copy.heads)
     for distance in fit.heldOut {
       #expect(distance.fittedError < distance.gateReuseError, "distance \(distance.distance)")
+      #expect(distance.fittedRecall > distance.gateReuseRecall)
+      let kept = try #require(heads.recall[distance.distance])
+      #expect(abs(kept.ofChoices - distance.fittedRecall) < 1e-6)
+      #expect(kept.ofExperts > 0 && kept.ofExperts < 1)
     }
+    return fit
   }
 
   private static func recall(_ results: [PredictorResult], _ name: String, _ distance: Int)
@@ -47,6 +56,29 @@ import Testing
   {
     let result = results.first { $0.predictor == name && $0.distance == distance }
     return try #require(result?.total.recall)
+  }
+
+  @Test func whatGateReuseNamesOfWindowsHeldOutIsWhatItNamesWhenTheyAreDecoded() throws {
+    let copy = try Copy(Fixtures.demo)
+    let fit = try Self.fit(copy, Self.ids)
+    let model = try MoEModel(
+      ModelFile(path: Fixtures.demo), options: ModelOptions(context: 512, threads: 2),
+      logger: Logger(label: "test"))
+    // Of four windows of 512 tokens the last is held out.
+    let results = try model.evaluatePredictors(
+      on: Array(Self.ids[1536..<2048]), trial: PredictorTrial(farthest: 2))
+    for distance in fit.heldOut {
+      let decoded = try Self.recall(results, "gate-reuse", distance.distance)
+      #expect(abs(decoded - distance.gateReuseRecall) < 0.005, "distance \(distance.distance)")
+    }
+  }
+
+  @Test func recallOfMissesIsBetweenThatOfChoicesAndThatOfExperts() {
+    let recall = PredictionRecall(ofChoices: 0.9, ofExperts: 0.6)
+    let shares = [0, 0.1, 0.3, 0.6, 1].map(recall.ofMisses)
+    #expect(shares.first == 0.9 && shares.last == 0.6 && shares == shares.sorted(by: >))
+    let impossible = PredictionRecall(ofChoices: .nan, ofExperts: 7)
+    #expect(impossible.ofChoices == 0 && impossible.ofExperts == 1)
   }
 
   @Test func theControlFindsEverything() throws {

@@ -92,6 +92,7 @@ public struct Calibration {
     let layers = try CalibrationModel(
       .calibrationLayers, .q4_0, folder: folder, threads: identity.threads)
     var disk: [CalibrationFile.Cell: (rates: [Double], bursts: [Double])] = [:]
+    var handIns: [CalibrationFile.HandIn] = []
     var memory: [Int: [Double]] = [:]
     var products: [ProductCell: [Double]] = [:]
     /// Shares of reading and of products, by the tokens of the products.
@@ -101,11 +102,12 @@ public struct Calibration {
     for round in 0..<effort.rounds {
       let base = 0.1 + 0.9 * Double(round) / Double(effort.rounds)
       let span = 0.9 / Double(effort.rounds)
-      try file.measure(effort, into: farMemory) { cell, rate, burst in
-        disk[cell, default: ([], [])].rates.append(rate)
-        disk[cell]!.bursts.append(burst)
-        try step(base + 0.1 * span, "disk")
-      }
+      handIns.append(
+        try file.measure(effort, into: farMemory) { cell, rate, burst in
+          disk[cell, default: ([], [])].rates.append(rate)
+          disk[cell]!.bursts.append(burst)
+          try step(base + 0.1 * span, "disk")
+        })
       try step(base + 0.4 * span, "memory")
       for (threads, rate) in try memoryRates() { memory[threads, default: []].append(rate) }
       for type in ElementType.allCases where Kernels.supports(type) {
@@ -158,6 +160,9 @@ public struct Calibration {
       promptContextBytesPerSecond: Figure(rounds: parts.map(\.promptContextBytesPerSecond)),
       promptValueSeconds: Figure(rounds: parts.map(\.promptValueSeconds)),
       contention: figures(of: 1), promptContention: figures(of: Self.expertTokens))
+    profile.handInSeconds = Figure(rounds: handIns.map(\.once))
+    profile.readHandInSeconds = Figure(rounds: handIns.map(\.perRead))
+    profile.predictionSeconds = Figure(rounds: parts.map(\.predictionSeconds))
     profile.notes = Machine.notes + file.notes
     file.checkPlausibility(&profile)
     if let fault = profile.fault { throw StokerError.calibration(folder: folder, reason: fault) }

@@ -79,10 +79,12 @@ struct CalibrationFile {
   /// Measures every kind of read once, into `memory`.
   ///
   /// - Parameter note: called with a cell, its bytes per second and the seconds of a burst.
+  /// - Returns: the seconds for which handing in reads keeps the processor.
   mutating func measure(
     _ effort: Calibration.Effort, into memory: Arena,
     note: (Cell, Double, Double) throws -> Void
-  ) throws {
+  ) throws -> HandIn {
+    var handIns = HandIns()
     for kind in ReadKind.allCases where kind != .direct || direct != nil {
       for block in Self.blockByteCounts where kind != .buffered || block >= 32 << 10 {
         for depth in Self.depths {
@@ -95,6 +97,9 @@ struct CalibrationFile {
           }
           let time = kind == .cached ? effort.nanoseconds / 2 : effort.diskNanoseconds
           let burst = try reader.burstSeconds(nanoseconds: time)
+          if kind == mainKind, HandIns.blockByteCounts.contains(block) {
+            handIns.add(reader.handInSeconds, depth: depth)
+          }
           let rate = try reader.steadyRate(nanoseconds: time)
           try note(cell, rate, burst)
         }
@@ -105,6 +110,33 @@ struct CalibrationFile {
       "experts are read with \(engine.name)"
       + (engine.registeredFiles ? ", files registered" : "")
     if !notes.contains(note) { notes += [note] + engine.fallbacks }
+    return handIns.result
+  }
+
+  /// What handing in reads takes: once, and for each read.
+  struct HandIn {
+    let once: Double
+    let perRead: Double
+  }
+
+  /// What it took, by the reads that were handed in together.
+  private struct HandIns {
+    /// Blocks as large as matrices of experts are.
+    static let blockByteCounts = (128 << 10)...(1 << 20)
+    private var samples: [(depth: Double, seconds: Double)] = []
+
+    mutating func add(_ seconds: Double, depth: Int) { samples.append((Double(depth), seconds)) }
+
+    /// The straight line nearest to the samples; not below 0 at either end.
+    var result: HandIn {
+      let count = Double(max(1, samples.count))
+      let depth = samples.reduce(0) { $0 + $1.depth } / count
+      let seconds = samples.reduce(0) { $0 + $1.seconds } / count
+      let both = samples.reduce(0) { $0 + ($1.depth - depth) * ($1.seconds - seconds) }
+      let square = samples.reduce(0) { $0 + ($1.depth - depth) * ($1.depth - depth) }
+      let perRead = square > 0 ? min(max(0, both / square), seconds / max(1, depth)) : 0
+      return HandIn(once: max(0, seconds - perRead * depth), perRead: perRead)
+    }
   }
 
   /// Something to read with as `cell` says, into `memory` in turn.
@@ -140,6 +172,10 @@ struct CalibrationReader {
   private var order: [Int]
   private var next = 0
   private var place = 0
+  private var handInNanoseconds: UInt64 = 0
+  private var burstCount = 0
+  /// The mean seconds of handing in the reads of a burst.
+  var handInSeconds: Double { Double(handInNanoseconds) / 1e9 / Double(max(1, burstCount)) }
 
   init(_ file: DataFile, cell: CalibrationFile.Cell, memory: Arena) throws {
     self.file = file
@@ -185,7 +221,10 @@ struct CalibrationReader {
 
   private mutating func burst() throws {
     for slot in 0..<cell.depth { enqueue(slot: slot) }
+    let start = monotonicNanoseconds()
     engine.submit()
+    handInNanoseconds += monotonicNanoseconds() - start
+    burstCount += 1
     var failure: IOError?
     while engine.outstandingCount > 0 {
       engine.wait()

@@ -2,6 +2,8 @@ internal import Foundation
 internal import Logging
 internal import Models
 internal import Placement
+internal import Residency
+internal import Routing
 internal import Tensors
 
 /// A model so small that decoding with it shows what layers and tokens take beside their products.
@@ -14,6 +16,7 @@ struct CalibrationModel {
     var contextBytesPerSecond: Double
     var promptContextBytesPerSecond: Double
     var promptValueSeconds: Double
+    var predictionSeconds: Double
   }
 
   /// What it asks of the machine.
@@ -80,6 +83,34 @@ struct CalibrationModel {
     }
   }
 
+  /// Seconds of predicting a layer's routing and of deciding what to read ahead, of 64 experts; the product is
+  /// so small that it counts for nothing.
+  private func predictionSeconds() throws -> Double {
+    let predictor = try RouterPredictor(
+      .gateReuse, heads: nil, model: model.transformer.description,
+      kernels: Kernels(set: try KernelSet.selected()), pool: model.pool,
+      ledger: MemoryLedger(budget: .max))
+    let geometry = RoutingGeometry(expertCount: 64, topK: 8, expertByteCounts: [1, 1])
+    let residents = ResidentSet(
+      geometry: geometry, capacity: 16,
+      policy: PolicyName.lru.make(geometry: geometry, capacity: 16))
+    var planner = PrefetchPlanner(geometry: geometry)
+    var event = RoutingEvent()
+    (event.layer, event.experts) = (1, Array(64..<72))
+    let scores = (0..<64).map { Float($0 * 37 % 64) / 16 }
+    let row = [Float](repeating: 0.5, count: shape.hiddenSize)
+    predictor.note(beforeAttentionOf: 0, state: row)
+    predictor.note(atRouterOf: 0, state: row)
+    return mean(2000) {
+      let start = monotonicNanoseconds()
+      _ = model.transformer.predictedScores(of: 1, distance: 1, by: predictor)
+      planner.predict(
+        layer: 1, distance: 1, scores: scores.span, residents: residents.table, utilisation: 0.5)
+      planner.settle(event)
+      return Double(monotonicNanoseconds() - start) / 1e9
+    }
+  }
+
   /// Runs a prompt, so that memory has been touched and the context has something in it.
   func warm(promptTokens: Int) throws { _ = try prompt(at: 0, count: promptTokens) }
 
@@ -120,6 +151,7 @@ struct CalibrationModel {
       contextBytesPerSecond: lookBack, promptContextBytesPerSecond: promptLookBack,
       promptValueSeconds: max(
         0, first - Double(chunk * chunk / 2) * keyValueBytes / promptLookBack)
-        / Double(chunk * shape.hiddenSize) / layers)
+        / Double(chunk * shape.hiddenSize) / layers,
+      predictionSeconds: try predictionSeconds())
   }
 }

@@ -265,7 +265,7 @@ public struct Planner {
     let positions = Double(request.promptTokens) + Double(request.tokens) / 2
     guard
       let hardware = cost.hardware(
-        reads: choice.reads, positions: positions, predicts: choice.prefetch)
+        reads: choice.reads, positions: positions)
     else { return nil }
     var routing =
       trace.map { Self.beginning(of: $0, tokens: request.tokens) }
@@ -282,7 +282,10 @@ public struct Planner {
     options.capacities = [.bytes(slots.capacity)]
     options.hardware = hardware
     options.showsGap = false
-    if choice.prefetch { options.predictor = .recorded }
+    if choice.prefetch {
+      options.predictor = .recorded
+      options.stagedCount = slots.stagingCount * slots.classes.count
+    }
     let row = try Comparison(routing, name: subject.work.name, options: options).rows()[0]
     guard row.times != nil else { return nil }
     let unions = TouchedExperts(routing)
