@@ -1,6 +1,6 @@
 internal import Glibc
 
-/// A block of anonymous memory, given back when the arena goes.
+/// A block of anonymous memory, given back when the last arena of it goes.
 ///
 /// Memory of at least one huge page begins on one and asks for them: reads and kernels then touch
 /// 512 times fewer page-table entries. What is left after the last whole one is in small pages. Whoever takes a pointer from an arena keeps the arena.
@@ -13,8 +13,19 @@ package final class Arena: @unchecked Sendable {
   package let byteCount: Int
   /// Why huge pages were not granted; nil if they were, or if the arena is too small for one.
   package let hugePageRefusal: String?
-  private let mapping: UnsafeMutableRawPointer
-  private let mappingByteCount: Int
+  private let mapping: Mapping
+
+  /// What was mapped, for as long as an arena has a part of it.
+  private final class Mapping {
+    let start: UnsafeMutableRawPointer
+    let byteCount: Int
+
+    init(start: UnsafeMutableRawPointer, byteCount: Int) {
+      (self.start, self.byteCount) = (start, byteCount)
+    }
+
+    deinit { munmap(start, byteCount) }
+  }
 
   /// Maps `byteCount` bytes, zeroed when first touched.
   /// - Throws: `IOError.memory`.
@@ -29,8 +40,7 @@ package final class Arena: @unchecked Sendable {
     guard let mapped, mapped != MAP_FAILED else {
       throw .memory(byteCount: byteCount, errno: errno)
     }
-    mapping = mapped
-    mappingByteCount = padded
+    mapping = Mapping(start: mapped, byteCount: padded)
     base = mapped.alignedUp(toMultipleOf: alignment)
     self.byteCount = byteCount
     if isHuge, madvise(base, byteCount, MADV_HUGEPAGE) != 0 {
@@ -40,7 +50,15 @@ package final class Arena: @unchecked Sendable {
     }
   }
 
-  deinit { munmap(mapping, mappingByteCount) }
+  /// `byteCount` bytes of `whole` from `offset` on, a multiple of a page: an arena of its own, of memory that
+  /// stays while either is there.
+  package init(partOf whole: Arena, offset: Int, byteCount: Int) {
+    precondition(offset % 4096 == 0, "a part that begins within a page")
+    base = whole.region(offset: offset, count: byteCount).baseAddress!
+    self.byteCount = byteCount
+    hugePageRefusal = whole.hugePageRefusal
+    mapping = whole.mapping
+  }
 
   /// Gives the memory of the whole pages within `count` bytes from `offset` on back to the system; they are
   /// zero when they are touched again. No engine may have the arena registered.

@@ -73,6 +73,28 @@ public final class MemoryLedger {
     }
   }
 
+  /// Allocates and enters two arenas, one behind the other in the same memory: only the second has what is left
+  /// after the last whole huge page, if it is large enough. Reads into small pages take a drive's driver
+  /// longer.
+  ///
+  /// - Throws: `RuntimeError.overBudget` if they do not fit, `.memory` if the system refuses them.
+  package func allocate(
+    _ name: String, byteCount: Int, before next: String, byteCount nextByteCount: Int
+  ) throws(RuntimeError) -> (Arena, Arena) {
+    let start = Self.footprint(byteCount)
+    try reserve(name, byteCount: start)
+    try reserve(next, byteCount: Self.footprint(nextByteCount))
+    do throws(IOError) {
+      let both = try Arena(byteCount: start + nextByteCount)
+      return (
+        Arena(partOf: both, offset: 0, byteCount: byteCount),
+        Arena(partOf: both, offset: start, byteCount: nextByteCount)
+      )
+    } catch {
+      throw .memory(name: "\(name) and \(next)", reason: "\(error)")
+    }
+  }
+
   /// The resident bytes an arena of `byteCount` bytes can come to: whole pages. What is left of an arena
   /// after its last whole huge page is in small ones.
   package static func footprint(_ byteCount: Int) -> Int { (byteCount + 4095) / 4096 * 4096 }

@@ -49,6 +49,11 @@ struct RunShape {
       kernels: kernels)
   }
 
+  var denseByteCount: Int {
+    DenseWeights.byteCount(
+      of: layout.denseTensors, files: files, changes: description.valueChanges)
+  }
+
   /// What threads that read take to rearrange what they read.
   var readScratchByteCount: Int {
     ExpertRuntime.readScratchByteCount(files)
@@ -71,9 +76,7 @@ struct RunShape {
     let allSlots = geometry.slotByteCounts.reduce(0) { $0 + $1 * layout.expertCount }
     return MemoryRequirements(
       process: process,
-      denseWeights: MemoryLedger.footprint(
-        DenseWeights.byteCount(
-          of: layout.denseTensors, files: files, changes: description.valueChanges)),
+      denseWeights: MemoryLedger.footprint(denseByteCount),
       keyValueCache: MemoryLedger.footprint(cache)
         + MemoryLedger.footprint(RecurrentState.byteCount(description)),
       activations: MemoryLedger.footprint(buffers)

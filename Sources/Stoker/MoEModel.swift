@@ -84,13 +84,15 @@ public final class MoEModel {
       topK: shape.description.expertsPerToken, capacity: wanted - requirements.fixed,
       staging: options.prefetch != .off)
     guard let plan else { throw tooSmall }
-    let slots = try ledger.allocate(Self.slotEntry, byteCount: plan.byteCount)
+    let (slots, weightMemory) = try ledger.allocate(
+      Self.slotEntry, byteCount: plan.byteCount, before: "dense weights",
+      byteCount: shape.denseByteCount)
     engine = try ExpertRuntime.makeEngine(
       options.io, files: shape.files, slots: slots, expertCount: shape.layout.expertCount)
     let weights = try DenseWeights(
       shape.layout.denseTensors, files: shape.files, engine: engine, kernels: shape.kernels,
       block: shape.description.weightBlock, changes: shape.description.valueChanges,
-      ledger: ledger)
+      into: weightMemory)
     let cache = try KeyValueCache(
       shape.description, capacity: shape.context, type: shape.keyValueType, ledger: ledger)
     let buffers = try TransformerBuffers(

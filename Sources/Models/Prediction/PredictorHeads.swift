@@ -126,8 +126,8 @@ package final class PredictorHeads {
     let engine = try makeReadEngine(kind: .auto, files: [data], arenas: [], capacity: 64)
     let tensors = file.tensors.values.sorted { $0.offset < $1.offset }
     let weights = try DenseWeights(
-      tensors, files: [data], engine: engine, kernels: kernels, ledger: ledger,
-      name: "predictor heads")
+      tensors, files: [data], engine: engine, kernels: kernels,
+      into: try ledger.allocate("predictor heads", byteCount: file.byteCount(in: data)))
     self.weights = weights
     distances = file.distances
     func table<Value>(_ value: (_ layer: Int, _ distance: Int) -> Value) -> [[Value?]] {

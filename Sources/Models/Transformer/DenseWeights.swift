@@ -85,12 +85,11 @@ package final class DenseWeights {
   ///   - kernels: for vectors that are not F32.
   ///   - block: the blocks of 8-bit floats, where there are any.
   ///   - changes: of vectors that are stored otherwise than they are used.
-  ///   - name: what the memory is for.
+  ///   - memory: as many bytes as `byteCount` says.
   /// - Throws: `RuntimeError.engine` naming the tensor that could not be read.
   package init(
     _ tensors: [TensorInfo], files: [DataFile], engine: any ReadEngine, kernels: Kernels,
-    block: WeightBlock? = nil, changes: [ValueChange] = [], ledger: MemoryLedger,
-    name: String = "dense weights"
+    block: WeightBlock? = nil, changes: [ValueChange] = [], into memory: Arena
   ) throws(RuntimeError) {
     self.block = block
     let runs = Self.runs(tensors, files)
@@ -119,7 +118,8 @@ package final class DenseWeights {
       end += byteCount
     }
     self.converted = converted
-    memory = try ledger.allocate(name, byteCount: end)
+    precondition(end <= memory.byteCount, "not enough memory")
+    self.memory = memory
 
     var failure: (tag: Int, error: IOError)?
     func harvest() {
