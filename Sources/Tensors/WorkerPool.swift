@@ -142,9 +142,10 @@ private final class Shared: @unchecked Sendable {
   /// thread without a loop sleeps, and a caller gives up its core to a thread that has lost its own within
   /// a loop.
   private static let patience = 1500
-  /// How long a thread spins where more loops are expected: longer than reading a matrix takes. To be woken
-  /// takes a thread of a virtual machine longer than multiplying one.
-  private static let longPatienceNanoseconds: UInt64 = 1_000_000
+  /// How long a thread spins where more loops are expected: longer than reading what a layer misses takes, as
+  /// drives that are asked for all of it at once give all of it at the end. To be woken takes a thread of a
+  /// virtual machine longer than multiplying a matrix.
+  private static let longPatienceNanoseconds: UInt64 = 10_000_000
 
   let quit = Atomic<Bool>(false)
   let expectsLoops = Atomic<Bool>(false)
