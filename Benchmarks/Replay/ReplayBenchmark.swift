@@ -67,6 +67,15 @@ struct ReplayBenchmark: ParsableCommand {
     }
   }
 
+  /// What the slots are filled with before the first token of a sequence.
+  private enum Filling: CaseIterable {
+    case nothing
+    /// The experts that other sequences have used most.
+    case mostUsed
+    /// The experts that were resident after the last of these.
+    case residents
+  }
+
   /// The hit rates of the first tokens of sequences that each begin with free slots, and with slots filled
   /// by the history of other sequences.
   private func printHistories() throws {
@@ -74,7 +83,10 @@ struct ReplayBenchmark: ParsableCommand {
     print(
       "Hit rates of `next-use` over the first tokens of each sequence in the second half of a trace,"
     )
-    print("beginning with nothing resident -> with what the first half used most.\n")
+    print(
+      "beginning with nothing resident -> with what the first half used most -> with what was resident"
+    )
+    print("at its end.\n")
     print(
       "| trace | of the experts | " + heads.map { "\($0) tokens" }.joined(separator: " | ") + " |")
     print("|---|---|" + String(repeating: "---|", count: heads.count))
@@ -82,8 +94,8 @@ struct ReplayBenchmark: ParsableCommand {
       let trace = try TraceImport.read(TraceImport.filesIfFolder("\(traces)/\(file)"))
       for share in [0.15, 0.25, 0.5, 0.75] {
         let cells = heads.map { tokens in
-          [false, true].map { isWarm in
-            let rate = Self.hitRate(trace, share: share, tokens: tokens, isWarm: isWarm)
+          Filling.allCases.map { filling in
+            let rate = Self.hitRate(trace, share: share, tokens: tokens, filling: filling)
             return formatFixed(100 * rate, digits: 1)
           }.joined(separator: " -> ")
         }
@@ -95,7 +107,7 @@ struct ReplayBenchmark: ParsableCommand {
   }
 
   private static func hitRate(
-    _ trace: RoutingTrace, share: Double, tokens: Int, isWarm: Bool
+    _ trace: RoutingTrace, share: Double, tokens: Int, filling: Filling
   ) -> Double {
     let geometry = trace.header.geometry
     let last = trace.sequence(of: trace.eventCount - 1)
@@ -109,20 +121,23 @@ struct ReplayBenchmark: ParsableCommand {
         policy: PolicyName.nextUse.make(geometry: geometry, capacity: capacity))
     }
     var set = empty()
+    var before = empty()
     var (sequence, events, hits, accesses) = (Int32(-1), 0, 0, 0)
     var missed: [Int32] = []
     for index in 0..<trace.eventCount {
       builder.form([Int32(index)], of: trace)
       guard trace.sequence(of: index) > last / 2 else {
         history.note(builder.event)
+        _ = before.serve(builder.event, missed: &missed)
         continue
       }
       if trace.sequence(of: index) != sequence {
         (sequence, events) = (trace.sequence(of: index), 0)
         set = empty()
-        if isWarm {
+        if filling != .nothing {
           set.begin(with: history)
-          for expert in history.byUse.reversed() {
+          for expert in history.byLikelihood.reversed()
+          where filling == .mostUsed || before.table.contains(expert) {
             guard set.admit(expert, pass: builder.event.pass) else { break }
           }
         }

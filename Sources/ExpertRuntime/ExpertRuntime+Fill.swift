@@ -4,16 +4,16 @@ package import Residency
 internal import Routing
 
 /// Beginning with what earlier runs have used: free slots are filled while the disk has nothing else to do,
-/// by the most used experts first. A prompt is left to fill them with what it reads anyway.
+/// by the experts first that the last run has ended with, then by the most used. A prompt is left to fill them with what it reads anyway.
 extension ExpertRuntime {
   /// Begins with `history`, of a model of the same shape, before anything is executed.
   package func begin(with history: RoutingHistory) {
     guard !holdsEveryExpert, history.tokens >= 1 else { return }
     residents.begin(with: history)
-    likely = history.byUse
+    likely = history.byLikelihood
   }
 
-  /// Fills free slots with the experts that the history has as the most used, for a host that has nothing
+  /// Fills free slots with the experts that the history has as the likeliest, for a host that has nothing
   /// else to do.
   ///
   /// - Parameter isCancelled: asked before every read.
@@ -21,7 +21,7 @@ extension ExpertRuntime {
     while !isCancelled(), fillIdle() { awaitReads() }
   }
 
-  /// Begins a read of the most used expert that is not resident, if the disk has nothing to do and there is
+  /// Begins a read of the likeliest expert that is not resident, if the disk has nothing to do and there is
   /// a free slot.
   /// - Returns: whether there was anything to read.
   @discardableResult

@@ -231,6 +231,12 @@ public final class ExpertRuntime {
   /// Whether there is a slot for every expert.
   public var holdsEveryExpert: Bool { slotPlan.slotCount == layerCount * expertCount }
 
+  /// The experts that are resident, numbered over the model; nil if all are.
+  package var residentExperts: [Int32]? {
+    if holdsEveryExpert { return nil }
+    return (0..<Int32(layerCount * expertCount)).filter { residents.table.contains($0) }
+  }
+
   /// Whether `expert` is resident.
   package func isResident(_ expert: ExpertID) -> Bool {
     residents.table.contains(Int32(expert.layer * expertCount + expert.expert))

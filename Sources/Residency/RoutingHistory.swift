@@ -16,6 +16,9 @@ public struct RoutingHistory: Hashable, Sendable, Codable {
   public private(set) var tokens = 0.0
   /// Uses of each expert, [layers][experts].
   public private(set) var uses: [[Double]]
+  /// The experts that were resident when the last run ended, numbered over the model; nil where that is not
+  /// known, or where all were.
+  public var residents: [Int32]?
 
   /// A history of nothing.
   public init(model: String, routers: String, layerCount: Int, expertCount: Int) {
@@ -39,6 +42,7 @@ public struct RoutingHistory: Hashable, Sendable, Codable {
     precondition(uses.count == later.uses.count, "histories of different models")
     let share = exp2(-later.tokens / Self.halfLife)
     tokens = tokens * share + later.tokens
+    residents = later.residents ?? residents
     for layer in uses.indices {
       for expert in uses[layer].indices {
         let sum = uses[layer][expert] * share + later.uses[layer][expert]
@@ -61,10 +65,14 @@ public struct RoutingHistory: Hashable, Sendable, Codable {
     return event
   }
 
-  /// The experts that were used, the most used last.
-  public var byUse: [Int32] {
+  /// The experts that were used, the likeliest to be used again last: those that the last run has ended with,
+  /// and of these and of the others the most used.
+  public var byLikelihood: [Int32] {
     let all = uses.flatMap { $0 }
-    return all.indices.filter { all[$0] > 0 }.sorted { (all[$0], $1) < (all[$1], $0) }
+    var isResident = Array(repeating: 0, count: all.count)
+    for expert in residents ?? [] { isResident[Int(expert)] = 1 }
+    return all.indices.filter { all[$0] > 0 }
+      .sorted { (isResident[$0], all[$0], $1) < (isResident[$1], all[$1], $0) }
       .map(Int32.init)
   }
 
@@ -80,6 +88,10 @@ public struct RoutingHistory: Hashable, Sendable, Codable {
     }
     guard tokens >= 0, tokens < 0x1p40, uses.joined().allSatisfy({ $0 >= 0 && $0 < 0x1p40 }) else {
       return "a number of uses that cannot be"
+    }
+    let experts = 0..<Int32(layerCount * expertCount)
+    guard residents?.allSatisfy(experts.contains) ?? true else {
+      return "residents that the model does not have"
     }
     return nil
   }

@@ -151,7 +151,8 @@ public final class MoEModel {
   /// The files are replaced as a whole: one that is read meanwhile is the old or the new one.
   /// - Throws: an error that names the file or its folder, if it cannot be written.
   public func saveHistory() throws {
-    let session = transformer.runtime.history
+    var session = transformer.runtime.history
+    session.residents = transformer.runtime.residentExperts
     guard let history, session.tokens > 0 else { return }
     try history.save(session)
     if let routing = transformer.runtime.recentRouting, routing.tokenCount > 0 {
@@ -159,7 +160,7 @@ public final class MoEModel {
     }
   }
 
-  /// Fills the slots that are free with the experts that the model's history has as the most used, for a
+  /// Fills the slots that are free with the experts that the model's history has as the likeliest, for a
   /// host that waits for its first request; while tokens are decoded, the idle disk does.
   ///
   /// - Parameter isCancelled: asked before every read.

@@ -23,7 +23,14 @@ import Testing
     var old = Self.history([(0, [1, 2]), (1, [3, 4]), (2, [0, 7]), (0, [1, 5])])
     #expect(old.tokens == 2)
     #expect(old.uses[0] == [0, 2, 1, 0, 0, 1, 0, 0] && old.uses[2][7] == 1)
-    #expect(old.byUse.last == 1 && old.byUse.count == 7)
+    #expect(old.byLikelihood.last == 1 && old.byLikelihood.count == 7)
+    // What was resident comes before what was used more; what was never used does not come.
+    old.residents = [0, 5, 3, 23]
+    #expect(old.byLikelihood.suffix(3) == [1, 23, 5] && old.byLikelihood.count == 7)
+    #expect(old.fault(routers: "r", layerCount: 3, expertCount: 8) == nil)
+    old.residents = [24]
+    #expect(old.fault(routers: "r", layerCount: 3, expertCount: 8)?.contains("residents") == true)
+    old.residents = [9]
     var prompt = RoutingEvent()
     (prompt.layer, prompt.experts, prompt.counts) = (0, [1, 6], [4096, 3])
     (prompt.tokenCount, prompt.isPrompt) = (4096, true)
@@ -31,6 +38,8 @@ import Testing
     new.note(prompt)
     #expect(new.tokens == 4096 && new.uses[0][6] == 3)
     old.append(new)
+    #expect(old.residents == [9])
+    new.residents = [2]
     #expect(old.tokens == 4097)
     #expect(old.uses[0] == [0, 4097, 0.5, 0, 0, 0.5, 3, 0])
   }
@@ -65,7 +74,7 @@ import Testing
     set.begin(with: history)
     #expect((0..<24).allSatisfy { !set.table.contains($0) })
     var filled: [Int32] = []
-    for expert in history.byUse.reversed() where set.admit(expert, pass: 0) {
+    for expert in history.byLikelihood.reversed() where set.admit(expert, pass: 0) {
       filled.append(expert)
     }
     #expect(filled.prefix(2) == [1, 23])

@@ -47,7 +47,10 @@ import Testing
     let second = try Self.model(file, folder: folder.path)
     let tokens = try #require(second.configuration.historyTokens)
     #expect(tokens == 48)
+    let residents = try #require(second.history?.history.residents)
+    #expect(Set(residents) == Set(first.transformer.runtime.residentExperts!))
     second.fillFreeSlots()
+    #expect(Set(residents).isSubset(of: second.transformer.runtime.residentExperts!))
     let warm = try second.generate(Self.request)
     #expect(warm.tokens == expected.tokens)
     let rates = [expected, warm].map { $0.statistics.experts.decode.hitRate ?? 0 }
