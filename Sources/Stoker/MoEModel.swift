@@ -145,8 +145,7 @@ public final class MoEModel {
   }
 
   /// Adds what this model has routed to its history, for the next one to begin with, and keeps the routing
-  /// of the latest tokens for plans; does nothing if no
-  /// history is kept or nothing was routed.
+  /// of the latest tokens for plans; does nothing if no history is kept or nothing was routed.
   ///
   /// The files are replaced as a whole: one that is read meanwhile is the old or the new one.
   /// - Throws: an error that names the file or its folder, if it cannot be written.

@@ -76,7 +76,7 @@ struct Run: ParsableCommand {
 
   @Flag(
     help: ArgumentHelp(
-      "Neither begin with and plan by the experts that earlier runs used nor keep which this one uses.",
+      "Neither go by which experts earlier runs used, at the start and in the plan, nor keep it of this one.",
       discussion: "A run with --record keeps to that too, so that its replay begins as it did. "
         + "Histories are in $XDG_CACHE_HOME/stoker or ~/.cache/stoker."))
   var noHistory = false

@@ -5,7 +5,7 @@ extension ModelOptions {
   /// experts are read, whether ahead.
   public mutating func obey(_ plan: Plan) {
     memory = plan.memory
-    processMemory = plan.processByteCount
+    processMemory = plan.processByteCount ?? processMemory
     context = plan.context
     threads = plan.threads
     direct = plan.choice.reads == .direct ? .auto : .off
