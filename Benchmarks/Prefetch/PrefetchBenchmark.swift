@@ -132,7 +132,7 @@ struct PrefetchBenchmark: ParsableCommand {
       MachineProfile.self, from: Data(contentsOf: URL(fileURLWithPath: profile)))
     let planner = try Planner(
       PlanSubject(file, options: options), profile: machine, trace: nil,
-      recent: history.flatMap(file.recentRouting))
+      recent: history.flatMap { file.recentRouting(in: $0) })
     var request = Planner.Request(memory: options.memory!, promptTokens: 1, tokens: tokens)
     request.reads = [options.direct == .off ? .cached : .direct]
     return try planner.plan(request).choice.prefetch

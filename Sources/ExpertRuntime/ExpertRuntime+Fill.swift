@@ -4,7 +4,8 @@ package import Residency
 internal import Routing
 
 /// Beginning with what earlier runs have used: free slots are filled while the disk has nothing else to do,
-/// by the experts first that the last run has ended with, then by the most used. A prompt is left to fill them with what it reads anyway.
+/// by the experts first that the last run has ended with, then by the most used. A prompt is left to fill them
+/// with what it reads anyway.
 extension ExpertRuntime {
   /// Begins with `history`, of a model of the same shape, before anything is executed.
   package func begin(with history: RoutingHistory) {

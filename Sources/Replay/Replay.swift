@@ -53,7 +53,7 @@ package struct Replay: Sendable {
   /// Decoded tokens whose hit rate is told together; nil tells only that of all.
   package var window: Int?
   /// Experts that are staged at a time, beside the memory that is replayed.
-  package var stagedCount = 4
+  package var stagedCount = SlotPlan.mostStaged
 
   /// - Parameters:
   ///   - batch: sequences that are decoded at a time; more than one need the trace in memory.

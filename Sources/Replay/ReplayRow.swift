@@ -116,7 +116,7 @@ package struct ReplayOptions: Sendable {
   /// What is read ahead by; needs `hardware`, and one pool of memory.
   package var predictor: ReplayPredictor?
   /// Experts that are staged at a time, beside the memory that is replayed.
-  package var stagedCount = 4
+  package var stagedCount = SlotPlan.mostStaged
   /// Decoded tokens whose hit rate is told together.
   package var window: Int?
   /// Whether MIN is replayed too and the gap to it stated, over one pool of memory. Its future is all that

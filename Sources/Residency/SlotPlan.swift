@@ -23,6 +23,8 @@ public struct SlotPlan: Hashable, Sendable {
 
   /// Slots of each class, beside those of `classes`, for experts that are read ahead.
   public private(set) var stagingCount = 0
+  /// The slots for staging, all classes together.
+  public var stagingSlotCount: Int { stagingCount * classes.count }
   /// The bytes of all slots, those for staging among them.
   public var byteCount: Int {
     classes.reduce(0) { $0 + $1.byteCount * ($1.slotCount + stagingCount) }
@@ -75,7 +77,7 @@ public struct SlotPlan: Hashable, Sendable {
   }
 
   /// The most experts of a class that are staged at a time.
-  private static let mostStaged = 4
+  public static let mostStaged = 4
   /// The slots of a class for each that is given up for staging.
   public static let slotsPerStaged = 32
 

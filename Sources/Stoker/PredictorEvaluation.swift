@@ -149,10 +149,7 @@ extension MoEModel {
       try kinds.map { try predictor($0, shape, ledger: MemoryLedger(budget: .max)) },
       control: try predictor(.gateReuse, shape, ledger: MemoryLedger(budget: .max)),
       transformer: transformer,
-      board: PredictorScoreboard(
-        RoutingGeometry(
-          expertCount: shape.layout.expertCount, topK: shape.description.expertsPerToken,
-          expertByteCounts: shape.layout.shapes.map(\.byteCount)), trial: trial),
+      board: PredictorScoreboard(file.routingGeometry, trial: trial),
       farthest: trial.farthest)
     let (old, oldState) = (transformer.onRouting, transformer.onState)
     let live = transformer.predictor

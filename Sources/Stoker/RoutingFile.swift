@@ -58,11 +58,17 @@ struct RoutingFile {
 extension ModelFile {
   /// The routing of the tokens that were decoded last with this model, for a plan.
   ///
-  /// - Parameter folder: where histories are, as in `ModelOptions.historyFolder`.
+  /// - Parameters:
+  ///   - folder: where histories are, as in `ModelOptions.historyFolder`.
+  ///   - onRefusal: told, in words, why a file that is there is not used; a model that is opened with the same
+  ///     folder has it among its fallbacks too.
   /// - Returns: nil if none has been kept, or too few for a plan to go by.
-  public func recentRouting(in folder: String) -> RecentRouting? {
+  public func recentRouting(
+    in folder: String, onRefusal: (String) -> Void = { _ in }
+  ) -> RecentRouting? {
     var file = RoutingFile(folder: folder, model: self)
     let routing = file.read(routingGeometry)
+    if let refusal = file.refusal { onRefusal(refusal) }
     return routing.tokenCount >= Planner.enoughTokens ? routing : nil
   }
 

@@ -46,7 +46,7 @@ extension RunConfiguration {
   mutating func note(_ plan: SlotPlan) {
     slots = plan.slotCount
     slotMemory = plan.capacity
-    stagingSlots = plan.stagingCount * plan.classes.count
+    stagingSlots = plan.stagingSlotCount
   }
 
   init(

@@ -266,7 +266,7 @@ struct PlanArguments: ParsableArguments {
     let folder = noHistory ? nil : ModelOptions.userHistoryFolder
     return try Planner(
       PlanSubject(file, options: options), profile: machine, trace: openTrace(),
-      recent: folder.flatMap(file.recentRouting))
+      recent: folder.flatMap { file.recentRouting(in: $0, onRefusal: Terminal.note) })
   }
 
   /// What is asked of `planner`, with so much memory or what was given or what there is.

@@ -124,7 +124,8 @@ struct Run: ParsableCommand {
     // Before histories and plans, which take memory for a moment, so that the slots are the same with them.
     options.processMemory = try file.requirements(options).process
     let folder = noHistory ? nil : ModelOptions.userHistoryFolder
-    let recent = record == nil ? folder.flatMap(file.recentRouting) : nil
+    // Where it cannot be used, the model says so when it is opened.
+    let recent = record == nil ? folder.flatMap { file.recentRouting(in: $0) } : nil
     let tokens = forcedIds?.ids.count ?? maxTokens
     var planned: RunPlan?
     if let plan {
@@ -143,6 +144,7 @@ struct Run: ParsableCommand {
         if options.direct == .auto, choice.reads != .direct { options.direct = .off }
       }
     }
+    // What planning took is not counted as the process.
     Machine.giveBackFreedMemory()
     planned?.switchesPrefetch = record == nil && arguments.prefetch == .auto
     if let planned, !json { Terminal.note(planned.line) }

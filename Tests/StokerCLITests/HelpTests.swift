@@ -41,7 +41,8 @@ import Testing
         "plan",
         [
           "<model>", "--shape", "--type", "--memory", "--device-memory", "--hardware", "--profile",
-          "--trace", "--context", "--prompt-tokens", "--max-tokens", "--prefetch", "--sweep",
+          "--trace", "--no-history", "--context", "--prompt-tokens", "--max-tokens", "--prefetch",
+          "--sweep",
           "--html", "--verify", "--compare", "--output", "--json", "--help",
         ]
       ),

@@ -31,7 +31,7 @@ import Testing
     let verified = try StokerProcess.run(["verify", packed, "--json"])
     #expect(verified.exit == .code(0))
     #expect(try decode(Verified.self, verified.output).damaged.isEmpty)
-    let arguments = ["--prompt", "The sea", "--max-tokens", "24", "--memory", "64MiB", "--json"]
+    let arguments = ["--prompt", "The sea", "--max-tokens", "24", "--memory", "50MiB", "--json"]
     let stock = try StokerProcess.run(["run", Samples.demo] + arguments)
     let run = try StokerProcess.run(["run", packed, "--verify-reads"] + arguments)
     #expect(

@@ -24,11 +24,23 @@ import Testing
     try MoEModel(file, options: options(file, folder: folder), logger: Logger(label: "test"))
   }
 
+  /// A folder for histories, not made yet.
+  private static func scratch() -> URL {
+    FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+  }
+
+  /// A run of the model whose history is kept.
+  private static func save(_ file: ModelFile, folder: String) throws {
+    let model = try model(file, folder: folder)
+    _ = try model.generate(request)
+    try model.saveHistory()
+  }
+
   private static let request = GenerationRequest(
     prompt: [5], maxTokens: 48, sampling: SamplingParameters(temperature: 0))
 
   @Test func aHistoryBringsHitsAndChangesNoToken() throws {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    let folder = Self.scratch()
     defer { try? FileManager.default.removeItem(at: folder) }
     let file = try ModelFile(path: Fixtures.demo)
     let cold = try Self.model(file, folder: nil)
@@ -63,12 +75,10 @@ import Testing
   }
 
   @Test func aDamagedHistoryIsToldAndReplaced() throws {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    let folder = Self.scratch()
     defer { try? FileManager.default.removeItem(at: folder) }
     let file = try ModelFile(path: Fixtures.demo)
-    let first = try Self.model(file, folder: folder.path)
-    _ = try first.generate(Self.request)
-    try first.saveHistory()
+    try Self.save(file, folder: folder.path)
     let name = try #require(
       FileManager.default.contentsOfDirectory(atPath: folder.path)
         .first { $0.hasSuffix(".json") })
@@ -89,12 +99,10 @@ import Testing
   }
 
   @Test func aPlanGoesByTheTokensThatWereDecodedLast() throws {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    let folder = Self.scratch()
     defer { try? FileManager.default.removeItem(at: folder) }
     let file = try ModelFile(path: Fixtures.demo)
-    let first = try Self.model(file, folder: folder.path)
-    _ = try first.generate(Self.request)
-    try first.saveHistory()
+    try Self.save(file, folder: folder.path)
     // 47 tokens say too little; the one of the prompt was not decoded.
     #expect(file.recentRouting(in: folder.path) == nil)
     let second = try Self.model(file, folder: folder.path)
@@ -123,7 +131,7 @@ import Testing
   }
 
   @Test func damagedRoutingIsToldAndReplaced() throws {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    let folder = Self.scratch()
     defer { try? FileManager.default.removeItem(at: folder) }
     let file = try ModelFile(path: Fixtures.demo)
     let path = RoutingFile(folder: folder.path, model: file).path
@@ -136,7 +144,9 @@ import Testing
       } else {
         try RoutingFile(folder: folder.path, model: file).write(other, model: "other")
       }
-      #expect(file.recentRouting(in: folder.path) == nil)
+      var refusal: String?
+      #expect(file.recentRouting(in: folder.path, onRefusal: { refusal = $0 }) == nil)
+      #expect(refusal?.contains(path) == true)
       let model = try Self.model(file, folder: folder.path)
       #expect(model.configuration.fallbacks.contains { $0.contains(path) }, "\(damage as Any)")
       _ = try model.generate(Self.request)

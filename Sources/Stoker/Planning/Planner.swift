@@ -223,7 +223,7 @@ public struct Planner {
       ],
       context: subject.context, promptTokens: request.promptTokens, tokens: request.tokens,
       choice: choice, slots: slots.slotCount,
-      stagingSlots: slots.stagingCount * slots.classes.count,
+      stagingSlots: slots.stagingSlotCount,
       threads: profile.machine.threads, chunkTokens: subject.work.chunkTokens,
       waveBytes: slots.wave * (slots.classes.last?.byteCount ?? 0), device: nil,
       prediction: prediction(
@@ -284,7 +284,7 @@ public struct Planner {
     options.showsGap = false
     if choice.prefetch {
       options.predictor = .recorded
-      options.stagedCount = slots.stagingCount * slots.classes.count
+      options.stagedCount = slots.stagingSlotCount
     }
     let row = try Comparison(routing, name: subject.work.name, options: options).rows()[0]
     guard row.times != nil else { return nil }
