@@ -1,28 +1,7 @@
 internal import Foundation
 internal import Placement
-package import Residency
+internal import Residency
 internal import Routing
-
-/// What predicts the routing in a replay.
-package enum ReplayPredictor: Hashable, Sendable {
-  /// The predictions that the trace was recorded with.
-  case recorded
-  /// A predictor over the history of routing.
-  case history(HistoryPredictorName)
-
-  /// What `--predictor` takes.
-  package init?(name: String) {
-    if name == "recorded" {
-      self = .recorded
-    } else if let history = HistoryPredictorName(rawValue: name) {
-      self = .history(history)
-    } else {
-      return nil
-    }
-  }
-
-  package static let names = ["recorded"] + HistoryPredictorName.allCases.map(\.rawValue)
-}
 
 /// Bytes that a replay read ahead.
 package struct PrefetchAccount: Encodable, Hashable, Sendable {
@@ -51,12 +30,10 @@ struct PrefetchReplay {
     var hasBegun: Bool { left < seconds }
   }
 
-  private let predictor: ReplayPredictor
   private let header: TraceHeader
   private let profile: HardwareProfile
   private var planner: PrefetchPlanner
-  private var history: HistoryPredictor?
-  private var sequence: Int32 = -1
+  private var predictions: TracePredictions
   private var staged: [Staged] = []
   private var busySeconds = 0.0
   private var seconds = 0.0
@@ -66,16 +43,13 @@ struct PrefetchReplay {
     _ predictor: ReplayPredictor, header: TraceHeader, profile: HardwareProfile, stagedCount: Int
   ) {
     self.stagedCount = stagedCount
-    self.predictor = predictor
     self.header = header
     self.profile = profile
     var parameters = PrefetchPlanner.Parameters()
     parameters.isGoverned = false
     parameters.depth = stagedCount
     planner = PrefetchPlanner(geometry: header.geometry, parameters: parameters)
-    if case .history(let name) = predictor {
-      history = HistoryPredictor(name, geometry: header.geometry, farthest: 1)
-    }
+    predictions = TracePredictions(predictor, header: header)
   }
 
   private func readSeconds(layer: Int) -> Double {
@@ -121,38 +95,31 @@ struct PrefetchReplay {
   ) -> Double {
     seconds += time.seconds + profile.layerSeconds
     busySeconds += time.readSeconds
-    observe(event, sequence: trace.sequence(of: next))
+    let first = event.layer * header.geometry.expertCount
+    predictions.observe(
+      layer: event.layer, experts: event.experts.lazy.map { Int($0) - first },
+      next: trace.sequence(of: next))
     guard trace.phase(of: next) == .decode else { return 0 }
     let layer = trace.layer(of: next)
-    let predictions = trace.predictions(of: next)
     var delay = 0.0
     if layer == event.layer + 1 {
       // Predicted when the layer's own reads have been handed in: where it waits for those, that is for free.
-      delay = max(0, predict(layer, 1, predictions, residents) - time.stallSeconds)
+      delay = max(0, predict(next, of: trace, 1, residents) - time.stallSeconds)
     }
     delay += read(during: max(0, time.seconds - time.readSeconds) + delay)
-    let spent = predict(layer, 0, predictions, residents)
+    let spent = predict(next, of: trace, 0, residents)
     delay += spent + read(during: profile.layerSeconds + spent)
     seconds += delay
     return delay
   }
 
-  private mutating func observe(_ event: borrowing RoutingEvent, sequence: Int32) {
-    guard history != nil else { return }
-    let first = event.layer * header.geometry.expertCount
-    history?.observe(layer: event.layer, experts: event.experts.map { Int($0) - first })
-    if sequence != self.sequence {
-      self.sequence = sequence
-      history?.beginSequence()
-    }
-  }
-
-  /// Decides anew what is worth reading of `layer`.
+  /// Decides anew what is worth reading for event `next`.
   /// - Returns: the seconds for which that keeps the processor.
   private mutating func predict(
-    _ layer: Int, _ distance: Int, _ predictions: ArraySlice<UInt8>, _ residents: ResidentTable
+    _ next: Int, of trace: RoutingTrace, _ distance: Int, _ residents: ResidentTable
   ) -> Double {
-    guard let scores = scores(layer, distance, predictions) else { return 0 }
+    guard let scores = predictions.scores(of: next, in: trace, distance: distance) else { return 0 }
+    let layer = trace.layer(of: next)
     var count = 0
     planner.predict(
       layer: layer, distance: distance, scores: scores.span, residents: residents,
@@ -176,19 +143,6 @@ struct PrefetchReplay {
       count += 1
     }
     return (profile.predictionSeconds ?? 0) + profile.handInSeconds(experts: count)
-  }
-
-  /// The scores predicted of `layer`, in the unit of their logarithms; nil if none are.
-  private func scores(
-    _ layer: Int, _ distance: Int, _ codes: ArraySlice<UInt8>
-  ) -> [Float]? {
-    if let history { return distance == 1 ? history.scores(layer: layer, distance: 1) : nil }
-    guard let place = header.predictionDistances.firstIndex(of: distance) else { return nil }
-    guard !codes.isEmpty else { return nil }
-    let first = codes.startIndex + place * header.geometry.expertCount
-    let row = codes[first..<first + header.geometry.expertCount]
-    guard row.contains(where: { $0 != .max }) else { return nil }
-    return row.map { -Float($0) }
   }
 
   /// Lets the disk read what is staged, one after the other, while something is computed.

@@ -1,6 +1,7 @@
 internal import Checkpoints
 internal import ExpertRuntime
 internal import Models
+package import Replay
 public import Routing
 internal import Tensors
 
@@ -15,12 +16,15 @@ public struct LiveReplay: Sendable {
   public internal(set) var missedByteCount = 0
   /// Seconds in which nothing could be computed until bytes arrived.
   public internal(set) var stallSeconds = 0.0
+  /// What was read ahead.
+  public internal(set) var prefetch = PrefetchLedger()
 
   mutating func add(_ spent: RuntimeStatistics) {
     hits += spent.decode.hits
     accesses += spent.decode.hits + spent.decode.misses
     missedByteCount += spent.decode.missedByteCount
     stallSeconds += Double(spent.diskWaitNanoseconds) / 1e9
+    prefetch.add(spent.totalPrefetch)
   }
 }
 
@@ -62,20 +66,49 @@ extension MoEModel {
     _ trace: RoutingTrace, isCancelled: () -> Bool = { false },
     progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
   ) throws -> LiveReplay {
+    try replay(trace, by: nil, isCancelled: isCancelled, progress: progress)
+  }
+
+  /// As above, reading ahead by `predictor`; the model has to be one that reads ahead.
+  package func replay(
+    _ trace: RoutingTrace, by predictor: ReplayPredictor?, isCancelled: () -> Bool,
+    progress: (_ done: Int, _ total: Int) -> Void
+  ) throws -> LiveReplay {
     try check(trace)
+    var predictions = predictor.map { TracePredictions($0, header: trace.header) }
     var result = LiveReplay()
     let runtime = transformer.runtime
+    let layerCount = trace.header.geometry.layerCount
     var index = 0
+    func observe(_ event: Int) {
+      predictions?.observe(
+        layer: trace.layer(of: event), experts: trace.experts(of: event).lazy.map { Int($0) },
+        next: trace.sequence(of: min(event + 1, trace.eventCount - 1)))
+    }
+    defer { (transformer.forceRouting, transformer.forcePrediction) = (nil, nil) }
+    transformer.forceRouting = { layer, routing in
+      routing.removeAll()
+      Self.append(trace, event: index + layer, to: &routing)
+      observe(index + layer)
+    }
+    if predictor != nil {
+      transformer.forcePrediction = { layer, distance in
+        predictions?.scores(of: index + layer, in: trace, distance: distance)
+      }
+    }
     while index < trace.eventCount, !isCancelled() {
       switch trace.phase(of: index) {
       case .prefill:
         try runPrompt(trace, event: index)
+        observe(index)
         index += 1
       case .decode:
         let before = runtime.statistics
-        result.tokenSeconds.append(try decode(trace, from: index))
+        let step = Int(trace.step(of: index))
+        result.tokenSeconds.append(
+          try timedToken(at: step % transformer.cache.capacity, logits: .last))
         result.add(runtime.statistics.subtracting(before))
-        index += trace.header.geometry.layerCount
+        index += layerCount
       }
       progress(index, trace.eventCount)
     }
@@ -111,17 +144,6 @@ extension MoEModel {
       }
       event += shape.layerCount
     }
-  }
-
-  /// Decodes the token whose events begin at `first`; returns the seconds it took.
-  private func decode(_ trace: RoutingTrace, from first: Int) throws -> Double {
-    defer { transformer.forceRouting = nil }
-    transformer.forceRouting = { layer, routing in
-      routing.removeAll()
-      Self.append(trace, event: first + layer, to: &routing)
-    }
-    let step = Int(trace.step(of: first))
-    return try timedToken(at: step % transformer.cache.capacity, logits: .last)
   }
 
   /// Decodes `token`, or any, at `position`; returns the seconds it took.

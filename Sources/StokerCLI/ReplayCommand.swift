@@ -87,9 +87,10 @@ struct ReplayCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Read experts ahead by this predictor, with --hardware.",
+      "Read experts ahead by this predictor, with --hardware or --live.",
       discussion: "One of \(ReplayPredictor.names.joined(separator: ", ")). recorded are the "
-        + "predictions of 'stoker run --record-candidates'.", valueName: "predictor"))
+        + "predictions of 'stoker run --record-candidates'; control is the trace itself, as if every "
+        + "prediction came true.", valueName: "predictor"))
   var predictor: ReplayPredictor?
 
   @Option(
@@ -142,8 +143,8 @@ struct ReplayCommand: ParsableCommand {
     guard (1...99).contains(repeats) else { throw ValidationError("--repeats must be 1 to 99.") }
     guard window ?? 1 > 0 else { throw ValidationError("--window must be more than 0.") }
     guard (1...4096).contains(batch) else { throw ValidationError("--batch must be 1 to 4096.") }
-    guard predictor == nil || (hardware != nil && live == nil && scope == .global) else {
-      throw ValidationError("--predictor needs --hardware, one pool of memory, and no --live.")
+    guard predictor == nil || ((hardware != nil || live != nil) && scope == .global) else {
+      throw ValidationError("--predictor needs --hardware or --live, and one pool of memory.")
     }
     guard sample == nil || (hardware == nil && live == nil && sample!.share > 0) else {
       throw ValidationError(
@@ -192,12 +193,7 @@ struct ReplayCommand: ParsableCommand {
     var rows: [ReplayRow] = []
     var page = ReplayPage()
     for path in traces {
-      let trace = try arguments.open([path])
-      if predictor == .recorded, trace.header.predictionDistances.isEmpty {
-        throw InputError(
-          path: path,
-          reason: "it has no predictions; record them with 'stoker run --record-candidates'")
-      }
+      let trace = try open(path)
       let comparison = try Comparison(trace, name: path, options: options)
       guard comparison.futureByteCount <= Machine.defaultMemoryBudget else {
         throw InputError(
@@ -223,12 +219,22 @@ struct ReplayCommand: ParsableCommand {
     try json ? Terminal.printJSON(rows) : Terminal.print(table(rows))
   }
 
+  private func open(_ path: String) throws -> TraceSource {
+    let trace = try arguments.open([path])
+    guard predictor != .recorded || !trace.header.predictionDistances.isEmpty else {
+      throw InputError(
+        path: path,
+        reason: "it has no predictions; record them with 'stoker run --record-candidates'")
+    }
+    return trace
+  }
+
   private func compareLive(_ model: String) throws {
     let comparison = LiveComparison(
       modelPath: model, arguments: running, policies: policies, capacities: capacities,
-      hardware: try hardware?.read(), repeats: repeats)
+      hardware: try hardware?.read(), predictor: predictor, repeats: repeats)
     var rows: [LiveComparison.Row] = []
-    for path in traces { rows += try comparison.rows(arguments.open([path]).loaded(), name: path) }
+    for path in traces { rows += try comparison.rows(open(path).loaded(), name: path) }
     if let saveHardware, let profile = rows.last?.hardware { try profile.write(to: saveHardware) }
     try json ? Terminal.printJSON(rows) : Terminal.print(LiveComparison.table(rows))
   }

@@ -13,6 +13,8 @@ struct LiveComparison {
   let policies: [PolicyName]
   let capacities: [ReplayCapacity]
   let hardware: HardwareProfile?
+  /// What is read ahead by; nil: nothing is.
+  let predictor: ReplayPredictor?
   /// Runs of each cell; the one whose measured speed is the median is reported.
   let repeats: Int
 
@@ -35,6 +37,9 @@ struct LiveComparison {
     let bytesPerToken: Double
     /// What the bytes would take if nothing but reading them took time.
     let readBoundTokensPerSecond: Double?
+    /// What was read ahead, measured and simulated; nil without a predictor.
+    let prefetch: PrefetchLedger?
+    let simulatedPrefetch: PrefetchAccount?
     let hardware: HardwareProfile
   }
 
@@ -45,8 +50,9 @@ struct LiveComparison {
     try file.validateShape(of: trace)
     let steps = (0..<trace.eventCount).lazy.map { Int(trace.step(of: $0)) + 1 }.max() ?? 1
     var options = arguments.options(context: min(steps, file.contextLength, 4096))
-    // The model's own states say nothing of the trace's routing.
-    options.prefetch = .off
+    // The model's own states say nothing of the trace's routing: what predicts is the trace.
+    options.prefetch = predictor == nil ? .off : .auto
+    options.predictor = .gateReuse
     let requirements = try file.requirements(options)
     var rows: [Row] = []
     for capacity in capacities {
@@ -89,7 +95,7 @@ struct LiveComparison {
       expertByteCounts: sizes.expertByteCounts, slotByteCounts: sizes.slotByteCounts)
     var progress = ProgressLine("\(name), live")
     let live = try model.replay(
-      sized, isCancelled: { Interrupt.isRequested },
+      sized, by: predictor, isCancelled: { Interrupt.isRequested },
       progress: { progress.draw(done: $0, of: $1) })
     progress.clear()
     if Interrupt.isRequested { throw ExitCode(130) }
@@ -98,6 +104,8 @@ struct LiveComparison {
     simulation.policies = [options.policy]
     simulation.capacities = [.bytes(model.configuration.slotMemory)]
     simulation.hardware = profile
+    simulation.predictor = predictor
+    simulation.stagedCount = model.configuration.stagingSlots
     let simulated = try Comparison(sized, name: name, options: simulation).rows()[0]
     guard let measured = TokenTimes(TimeHistogram(live.tokenSeconds)), let times = simulated.times
     else {
@@ -114,19 +122,23 @@ struct LiveComparison {
       simulatedStallShare: simulated.stallShare ?? 0, bytesPerToken: bytesPerToken,
       readBoundTokensPerSecond: bytesPerToken > 0
         ? profile.readBytesPerSecond / bytesPerToken : nil,
+      prefetch: predictor == nil ? nil : live.prefetch, simulatedPrefetch: simulated.prefetch,
       hardware: profile)
   }
 
   /// The rows for people.
   static func table(_ rows: [Row]) -> String {
-    let head = [
+    var head = [
       "memory", "policy", "hits", "tokens/s", "simulated", "error", "p50", "simulated", "p95",
       "simulated", "stall", "simulated", "read bound",
     ]
+    if rows.contains(where: { $0.prefetch != nil }) {
+      head += ["read ahead", "simulated", "needed", "in time", "simulated"]
+    }
     return formatTable(
       head,
       rows.map { row in
-        [
+        var cells = [
           formatBytes(row.capacityBytes), row.policy, percent(row.measuredHitRate),
           formatFixed(row.measured.tokensPerSecond, digits: 2),
           formatFixed(row.simulated.tokensPerSecond, digits: 2), percent(row.error),
@@ -135,6 +147,14 @@ struct LiveComparison {
           percent(row.measuredStallShare), percent(row.simulatedStallShare),
           row.readBoundTokensPerSecond.map { formatFixed($0, digits: 2) } ?? "-",
         ]
+        if let found = row.prefetch, let expected = row.simulatedPrefetch {
+          cells += [
+            formatBytes(found.issued.byteCount), formatBytes(Int(expected.issuedBytes)),
+            found.accuracy.map { percent($0) } ?? "-", found.timeliness.map { percent($0) } ?? "-",
+            expected.neededBytes > 0 ? percent(expected.inTimeBytes / expected.neededBytes) : "-",
+          ]
+        }
+        return cells
       })
   }
 }

@@ -35,6 +35,9 @@ package final class MoETransformer {
   package let runtime: ExpertRuntime
   /// Changes the routing of every layer before its experts are executed, as a live replay does.
   package var forceRouting: ((_ layer: Int, _ routing: inout Routing) -> Void)?
+  /// Gives predicted scores in the place of `predictor`'s, [experts]; nil where nothing is predicted. With
+  /// forced routing there are no others.
+  package var forcePrediction: ((_ layer: Int, _ distance: Int) -> [Float]?)?
   /// Told of the routing of every layer before its experts are executed, and of how probable the router
   /// found each expert for each of the tokens.
   package var onRouting:
@@ -151,7 +154,8 @@ package final class MoETransformer {
         position: position + index)
     }
     let predictor =
-      phase == .decode && count == 1 && forceRouting == nil && runtime.wantsPredictions
+      phase == .decode && count == 1 && (forceRouting == nil || forcePrediction != nil)
+        && runtime.wantsPredictions
       ? predictor : nil
     for block in 0..<description.denseLayerCount {
       attend(block: block, position: position, count: count)
@@ -247,6 +251,10 @@ package final class MoETransformer {
   private func predict(layer: Int, distance: Int, by predictor: RouterPredictor?) {
     guard let predictor, predictor.predicts(layer: layer, distance: distance) else { return }
     let start = monotonicNanoseconds()
+    if let forcePrediction {
+      guard let scores = forcePrediction(layer, distance) else { return }
+      return runtime.predict(layer: layer, distance: distance, scores: scores.span, since: start)
+    }
     let scores = choiceScores(of: layer, distance: distance, by: predictor)
     runtime.predict(layer: layer, distance: distance, scores: scores.span, since: start)
   }
