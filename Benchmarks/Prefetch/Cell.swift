@@ -11,6 +11,8 @@ final class Cell {
   private let logger: Logger
   private var before: RuntimeStatistics?
   private var times: [Double] = []
+  /// The experts that the latest token was routed to, [layers].
+  private var routed: [[Int32]] = []
 
   init(_ file: ModelFile, _ options: ModelOptions, _ logger: Logger) throws {
     self.logger = logger
@@ -21,6 +23,21 @@ final class Cell {
     if isTimed, before == nil { before = model.transformer.runtime.statistics }
     let seconds = try model.timedToken(token, at: position, logits: .last)
     if isTimed { times.append(seconds) }
+  }
+
+  /// Reads ahead what `other` was routed to, which decodes each token first.
+  func predict(by other: Cell) {
+    let runtime = model.transformer.runtime
+    let experts = runtime.expertCount
+    other.routed = Array(repeating: [], count: runtime.layerCount)
+    other.model.transformer.onRouting = { [unowned other] layer, _, _, routing, _ in
+      other.routed[layer] = routing.experts
+    }
+    model.transformer.forcePrediction = { layer, _ in
+      var scores = Array(repeating: Float(0), count: experts)
+      for expert in other.routed[layer] { scores[Int(expert)] = 1 }
+      return scores
+    }
   }
 
   /// Seconds of each whole block of tokens.

@@ -42,7 +42,11 @@ struct PrefetchBenchmark: ParsableCommand {
   @Option(help: "Experts of a layer to read ahead at the most, whether it pays or not; else auto.")
   var depth: Int?
 
-  @Option(help: "gate-reuse, corrected or fitted.")
+  @Option(
+    help: """
+      gate-reuse, corrected or fitted; or control: what the side without prefetch has just been routed to, \
+      which is what perfect predictions would win.
+      """)
   var predictor: String?
 
   @Option(
@@ -76,9 +80,11 @@ struct PrefetchBenchmark: ParsableCommand {
     }
   }
 
+  private var isControlled: Bool { predictor == "control" }
+
   private func measure(_ file: ModelFile, share: Double, direct: DirectPolicy) throws {
     var options = ModelOptions(context: tokens + 64, direct: direct)
-    options.predictor = predictor.flatMap(PredictorKind.init)
+    options.predictor = isControlled ? .gateReuse : predictor.flatMap(PredictorKind.init)
     let needs = try file.requirements(options)
     options.processMemory = needs.process
     options.memory = needs.minimumBudget - needs.minimumSlots + Int(share * Double(needs.allSlots))
@@ -96,10 +102,11 @@ struct PrefetchBenchmark: ParsableCommand {
     let off = try Cell(file, options, logger)
     options.prefetch = depth.map(PrefetchMode.depth) ?? .auto
     let auto = try Cell(twin.map { try ModelFile(path: $0) } ?? file, options, logger)
+    if isControlled { auto.predict(by: off) }
     let ids = try tokenIDs(file)
     for (position, token) in ids.enumerated() {
       let isTimed = position >= 48
-      for cell in position % 2 == 0 ? [off, auto] : [auto, off] {
+      for cell in isControlled || position % 2 == 0 ? [off, auto] : [auto, off] {
         try cell.decode(token, at: position, isTimed: isTimed)
       }
     }

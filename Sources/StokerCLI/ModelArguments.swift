@@ -28,6 +28,7 @@ struct ByteSize: ExpressibleByArgument {
 extension PolicyName: ExpressibleByArgument {
   public init?(argument: String) { self.init(name: argument) }
   public var defaultValueDescription: String { name }
+  public static var allValueStrings: [String] { allCases.filter(\.canRun).map(\.name) }
 }
 
 extension PrefetchMode: ExpressibleByArgument {
@@ -107,10 +108,7 @@ struct ModelArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Which expert goes when room is needed.",
-      discussion:
-        "One of \(PolicyName.runnableNames).",
-      valueName: "policy"))
+      "Which expert goes when room is needed.", valueName: "policy"))
   var policy: PolicyName = .nextUse
 
   @Option(
@@ -161,4 +159,6 @@ struct TokenList: ExpressibleByArgument {
     }
     self.ids = ids
   }
+
+  var defaultValueDescription: String { ids.map(String.init).joined(separator: ",") }
 }
