@@ -29,7 +29,7 @@ NAMES = ["direct", "direct, auto", "direct, 1", "direct, 2", "direct, 4", "buffe
 def parse_arguments():
     parser = common.argument_parser(__doc__, runs=3)
     parser.add_argument("--cells", nargs="+",
-                        default=["demo:25", "olmoe-q4_0:25", "olmoe-q4_0:50", "qwen3-6-q4_K:25"])
+                        default=["olmoe-q4_0:25", "olmoe-q4_0:50", "qwen3-6-q4_K:25", "qwen3-6-q4_K:50"])
     parser.add_argument("--tokens", type=int, default=128)
     return parser.parse_args()
 
@@ -63,9 +63,7 @@ def main():
     stoker = common.build("stoker")
     directory = arguments.work_directory
     directory.mkdir(parents=True, exist_ok=True)
-    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
-    if not (directory / "cache/stoker/machine.json").exists():
-        common.run([stoker, "calibrate", "--directory", directory])
+    common.keep_profile(stoker, directory)
     prompt = directory / "prompt.txt"
     prompt.write_text(plan.TEXT)
     common.print_header("model", "experts", *NAMES, "planned", "of the best")

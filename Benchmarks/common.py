@@ -79,6 +79,13 @@ def inspect(stoker, model, *options):
     return json.loads(run([stoker, "inspect", model, "--json", *options]))
 
 
+def keep_profile(stoker, directory):
+    """Lets every command find the machine's profile in a folder of its own; measures it if it is not there."""
+    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
+    if not (directory / "cache/stoker/machine.json").exists():
+        run([stoker, "calibrate", "--directory", directory])
+
+
 def measure_disk(stoker, model):
     drop_page_cache()
     return inspect(stoker, model, "--disk")["disk"]

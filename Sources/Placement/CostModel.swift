@@ -1,5 +1,20 @@
 internal import Glibc
 
+/// The tokens that are decoded together, one of each of so many sequences.
+public struct DecodeStep: Hashable, Sendable {
+  public var tokens = 1
+  /// The tokens that go through an expert together, at the mean over those that any goes through.
+  public var tokensPerExpert = 1.0
+
+  /// One token.
+  public init() {}
+
+  public init(tokens: Int, tokensPerExpert: Double) {
+    self.tokens = tokens
+    self.tokensPerExpert = tokensPerExpert
+  }
+}
+
 /// What a model takes on a machine: the parts of its times, from bytes and rates.
 ///
 /// Weights are read once for each pass, so a product of n tokens with S bytes of one type takes
@@ -79,25 +94,30 @@ public struct CostModel: Sendable {
     return (max(0, one - bytes / rate), rate)
   }
 
-  /// The parts of a decoded token, for the simulation of it.
+  /// The parts of a step that decodes a token of each of some sequences, for the simulation of it.
   ///
   /// - Parameters:
   ///   - kind: how reads are answered.
   ///   - positions: those of the context that a token looks back on, at the mean.
+  ///   - step: the tokens of the step.
   /// - Returns: nil if reads of `kind` were not measured.
   public func hardware(
-    reads kind: ReadKind, positions: Double
+    reads kind: ReadKind, positions: Double, step: DecodeStep = DecodeStep()
   ) -> HardwareProfile? {
     guard let reads = reads(kind) else { return nil }
     let layers = Double(work.layers)
+    let tokens = Double(step.tokens)
     var layer = profile.layerSeconds.value
-    layer += (denseSeconds(tokens: 1) + contextSeconds(positions: positions)) / layers
+    layer += (denseSeconds(tokens: tokens) + tokens * contextSeconds(positions: positions)) / layers
+    // What a layer takes for one token beside its products is in its seconds.
+    layer += (tokens - 1) * Double(work.hiddenSize) * profile.promptValueSeconds.value
     var hardware = HardwareProfile(
       name: profile.name, readBytesPerSecond: reads.bytesPerSecond,
       readLatencySeconds: reads.latency,
-      computeBytesPerSecond: Double(work.meanExpertByteCount) / expertSeconds(tokens: 1),
+      computeBytesPerSecond: Double(work.meanExpertByteCount)
+        / expertSeconds(tokens: step.tokensPerExpert),
       layerSeconds: layer,
-      tokenSeconds: tokenSeconds)
+      tokenSeconds: tokenSeconds(tokens: tokens))
     hardware.readsOccupyProcessor = kind == .cached
     hardware.readsPerExpert = work.readsPerExpert
     hardware.predictionSeconds = predictionSeconds
@@ -110,10 +130,10 @@ public struct CostModel: Sendable {
     return hardware
   }
 
-  /// What a token takes beside its layers: output head, choosing the next token.
-  private var tokenSeconds: Double {
-    profile.tokenSeconds.value + productSeconds([work.head], tokens: 1)
-      + Double(work.vocabulary) * profile.samplingSeconds.value
+  /// What a step takes beside its layers: output head, choosing the next token of each sequence.
+  private func tokenSeconds(tokens: Double) -> Double {
+    profile.tokenSeconds.value + productSeconds([work.head], tokens: tokens)
+      + tokens * Double(work.vocabulary) * profile.samplingSeconds.value
   }
 
   /// A prediction: a product with a router, or with a head fitted to do better, which is as large, and what
@@ -181,7 +201,7 @@ public struct CostModel: Sendable {
       prompt.readBytes += layers * bytes
       position += count
     }
-    prompt.seconds += tokenSeconds
+    prompt.seconds += tokenSeconds(tokens: 1)
     return prompt
   }
 

@@ -107,7 +107,9 @@ public struct Plan: Hashable, Sendable, Codable {
   /// The budget, in bytes, and what it goes to.
   public var memory: Int
   public var parts: [Part]
-  /// Positions of the key-value cache, tokens of the prompt, tokens generated.
+  /// Sequences that are decoded together; nil: one.
+  public var batch: Int?
+  /// Positions of each sequence's key-value cache, tokens of its prompt, tokens generated.
   public var context: Int
   public var promptTokens: Int
   public var tokens: Int
@@ -170,6 +172,7 @@ public struct Plan: Hashable, Sendable, Codable {
     guard parts.allSatisfy({ (0...memory).contains($0.bytes) }) else {
       return "a part of the memory is below 0 or above all of it"
     }
+    guard batch ?? 1 > 0 else { return "its batch is not above 0" }
     return nil
   }
 }
@@ -190,9 +193,10 @@ public struct Prediction: Hashable, Sendable, Codable {
 
   /// Seconds until the first token after the prompt.
   public var timeToFirstToken: Double
-  /// Seconds of a decoded token: mean and 95th percentile.
+  /// Seconds of a decoded token, or of a step that decodes one of each sequence: mean and 95th percentile.
   public var tpotMean: Double
   public var tpotP95: Double
+  /// Of all sequences together.
   public var tokensPerSecond: Double
   /// How far off that may be, as a share of it: from the spread of the machine's figures and of what is
   /// supposed of the routing.
@@ -201,7 +205,7 @@ public struct Prediction: Hashable, Sendable, Codable {
   public var hitRate: Double
   /// Bytes of experts read for each decoded token.
   public var bytesPerToken: Double
-  /// Of a token's seconds: waiting for reads by what is waited for, products of experts, the other matrices,
+  /// Of these seconds: waiting for reads by what is waited for, products of experts, the other matrices,
   /// looking back, everything besides.
   public var stalls: Stalls
   /// Seconds in which reads are under way, hidden or not.
@@ -219,8 +223,9 @@ public struct Prediction: Hashable, Sendable, Codable {
   /// Of a token's seconds, those of waiting for reads.
   public var stallSeconds: Double { stalls.total }
 
+  /// - Parameter batch: sequences that are decoded together.
   public init(
-    timeToFirstToken: Double, tpotMean: Double, tpotP95: Double, uncertainty: Double,
+    batch: Int = 1, timeToFirstToken: Double, tpotMean: Double, tpotP95: Double, uncertainty: Double,
     hitRate: Double, bytesPerToken: Double, stalls: Stalls, readSeconds: Double,
     expertSeconds: Double, denseSeconds: Double, contextSeconds: Double, otherSeconds: Double,
     peakMemory: Int,
@@ -229,7 +234,7 @@ public struct Prediction: Hashable, Sendable, Codable {
     self.timeToFirstToken = timeToFirstToken
     self.tpotMean = tpotMean
     self.tpotP95 = tpotP95
-    tokensPerSecond = 1 / tpotMean
+    tokensPerSecond = Double(batch) / tpotMean
     self.uncertainty = uncertainty
     self.hitRate = hitRate
     self.bytesPerToken = bytesPerToken

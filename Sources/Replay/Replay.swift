@@ -46,7 +46,8 @@ package struct Replay: Sendable {
   package let fitCount: Int
   /// The layers that are replayed and stand for all; nil replays all.
   let sample: LayerSample?
-  /// The machine on which decoding is timed, one sequence at a time; nil counts only.
+  /// The machine on which decoding is timed, with the figures of as many tokens as are decoded together; nil
+  /// counts only.
   package let hardware: HardwareProfile?
   /// What is read ahead by, on that machine; nil: nothing is.
   package let predictor: ReplayPredictor?
@@ -63,7 +64,7 @@ package struct Replay: Sendable {
     _ source: TraceSource, batch: Int = 1, fitShare: Double = 0, layerShare: Double? = nil,
     hardware: HardwareProfile? = nil, predictor: ReplayPredictor? = nil
   ) throws(TraceError) {
-    precondition(hardware == nil || batch == 1, "a batch has no times")
+    precondition(predictor == nil || batch == 1, "a batch is not predicted")
     self.source = batch > 1 ? TraceSource(try source.loaded()) : source
     let sample = layerShare.map { LayerSample(geometry: source.header.geometry, share: $0) }
     self.sample = sample

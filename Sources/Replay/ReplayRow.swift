@@ -111,9 +111,9 @@ package struct ReplayOptions: Sendable {
   package var fitShare = 0.0
   /// The share of the layers that are replayed and stand for all; nil replays all.
   package var layerShare: Double?
-  /// The machine on which decoding is timed; with it `batch` is 1.
+  /// The machine on which decoding is timed; its figures are those of `batch` tokens at a time.
   package var hardware: HardwareProfile?
-  /// What is read ahead by; needs `hardware`, and one pool of memory.
+  /// What is read ahead by; needs `hardware`, one pool of memory, and a batch of 1.
   package var predictor: ReplayPredictor?
   /// Experts that are staged at a time, beside the memory that is replayed.
   package var stagedCount = SlotPlan.mostStaged

@@ -7,9 +7,11 @@ internal import Tensors
 
 /// What a live replay measured.
 public struct LiveReplay: Sendable {
-  /// Seconds of each decoded token.
-  public internal(set) var tokenSeconds: [Double] = []
-  /// Decode accesses that found their expert resident, and all.
+  /// Seconds of each step: of a decoded token, or of one of each sequence.
+  public internal(set) var stepSeconds: [Double] = []
+  /// Decoded tokens.
+  public internal(set) var tokenCount = 0
+  /// Experts of decoding steps that were resident, and all.
   public internal(set) var hits = 0
   public internal(set) var accesses = 0
   /// The bytes of the missed experts of all decoded tokens.
@@ -58,29 +60,37 @@ extension MoEModel {
   /// tokens pass through the whole model; what they say is noise.
   ///
   /// - Parameters:
-  ///   - isCancelled: asked before every token; the replay ends when it says so.
+  ///   - batch: sequences that are decoded together, at most `tokenCapacity`; their tokens take places in one
+  ///     context that follow each other.
+  ///   - isCancelled: asked before every step; the replay ends when it says so.
   ///   - progress: called with the events done and all.
   /// - Throws: `StokerError.trace` if the trace does not fit the model, `RuntimeError.read` if an expert
   ///   could not be read.
   public func replay(
-    _ trace: RoutingTrace, isCancelled: () -> Bool = { false },
+    _ trace: RoutingTrace, batch: Int = 1, isCancelled: () -> Bool = { false },
     progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
   ) throws -> LiveReplay {
-    try replay(trace, by: nil, isCancelled: isCancelled, progress: progress)
+    try replay(trace, batch: batch, by: nil, isCancelled: isCancelled, progress: progress)
   }
 
-  /// As above, reading ahead by `predictor`; the model has to be one that reads ahead.
+  /// As above, reading ahead by `predictor`; the model has to be one that reads ahead, and the batch 1.
   package func replay(
-    _ trace: RoutingTrace, by predictor: ReplayPredictor?, isCancelled: () -> Bool,
+    _ trace: RoutingTrace, batch: Int, by predictor: ReplayPredictor?, isCancelled: () -> Bool,
     progress: (_ done: Int, _ total: Int) -> Void
   ) throws -> LiveReplay {
-    try check(trace)
+    try check(trace, batch: batch)
+    precondition(predictor == nil || batch == 1, "a batch is not predicted")
     var predictions = predictor.map { TracePredictions($0, header: trace.header) }
-    var result = LiveReplay()
-    let runtime = transformer.runtime
+    let schedule = EventSchedule(trace, batch: batch)
     let layerCount = trace.header.geometry.layerCount
-    var index = 0
-    func observe(_ event: Int) {
+    var result = LiveReplay()
+    /// The group of events that is next to be executed.
+    var next = 0
+    func append(_ group: Int, to routing: inout Routing) {
+      for event in schedule.group(group) { Self.append(trace, event: Int(event), to: &routing) }
+    }
+    func observe(_ group: Int) {
+      guard predictor != nil, let event = schedule.group(group).first.map(Int.init) else { return }
       predictions?.observe(
         layer: trace.layer(of: event), experts: trace.experts(of: event).lazy.map { Int($0) },
         next: trace.sequence(of: min(event + 1, trace.eventCount - 1)))
@@ -88,39 +98,48 @@ extension MoEModel {
     defer { (transformer.forceRouting, transformer.forcePrediction) = (nil, nil) }
     transformer.forceRouting = { layer, routing in
       routing.removeAll()
-      Self.append(trace, event: index + layer, to: &routing)
-      observe(index + layer)
+      append(next + layer, to: &routing)
+      observe(next + layer)
     }
     if predictor != nil {
       transformer.forcePrediction = { layer, distance in
-        predictions?.scores(of: index + layer, in: trace, distance: distance)
+        let event = Int(schedule.group(next + layer).first!)
+        return predictions?.scores(of: event, in: trace, distance: distance)
       }
     }
-    while index < trace.eventCount, !isCancelled() {
-      switch trace.phase(of: index) {
+    while next < schedule.groupCount, !isCancelled() {
+      let group = schedule.group(next)
+      let first = Int(group.first!)
+      switch trace.phase(of: first) {
       case .prefill:
-        try runPrompt(trace, event: index)
-        observe(index)
-        index += 1
+        try runPrompt(layer: trace.layer(of: first)) { append(next, to: &$0) }
+        observe(next)
+        next += 1
       case .decode:
-        let before = runtime.statistics
-        let step = Int(trace.step(of: index))
-        result.tokenSeconds.append(
-          try timedToken(at: step % transformer.cache.capacity, logits: .last))
-        result.add(runtime.statistics.subtracting(before))
-        index += layerCount
+        let before = transformer.runtime.statistics
+        let room = transformer.cache.capacity - group.count + 1
+        result.stepSeconds.append(
+          try timedStep(group.count, at: Int(trace.step(of: first)) % room))
+        result.tokenCount += group.count
+        result.add(transformer.runtime.statistics.subtracting(before))
+        next += layerCount
       }
-      progress(index, trace.eventCount)
+      progress(next, schedule.groupCount)
     }
     return result
   }
 
   /// Everything that could fail in the middle.
-  private func check(_ trace: RoutingTrace) throws {
+  private func check(_ trace: RoutingTrace, batch: Int) throws {
     let shape = trace.header.geometry
     let runtime = transformer.runtime
     func fail(_ reason: String) -> StokerError { .trace(reason: reason) }
     try file.validateShape(of: trace)
+    guard (1...min(runtime.tokenCapacity, transformer.cache.capacity)).contains(batch) else {
+      throw StokerError.option(
+        name: "batch", found: "\(batch)",
+        expected: "1 to \(min(runtime.tokenCapacity, transformer.cache.capacity))")
+    }
     var event = 0
     while event < trace.eventCount {
       let tokens = trace.accessCount(of: event) / shape.topK
@@ -146,26 +165,40 @@ extension MoEModel {
     }
   }
 
+  /// Decodes any tokens, so many, from `position` on; returns the seconds it took.
+  private func timedStep(_ count: Int, at position: Int) throws -> Double {
+    let tokens = (0..<count).map { anyToken(at: position + $0) }
+    return try timed(tokens, at: position, logits: .all)
+  }
+
   /// Decodes `token`, or any, at `position`; returns the seconds it took.
   package func timedToken(_ token: Int32? = nil, at position: Int, logits: MoETransformer.Logits)
     throws -> Double
   {
-    let token = [token ?? Int32(position * 37 % transformer.description.vocabularySize)]
+    try timed([token ?? anyToken(at: position)], at: position, logits: logits)
+  }
+
+  private func anyToken(at position: Int) -> Int32 {
+    Int32(position * 37 % transformer.description.vocabularySize)
+  }
+
+  private func timed(
+    _ tokens: [Int32], at position: Int, logits: MoETransformer.Logits
+  ) throws -> Double {
     let start = monotonicNanoseconds()
-    try transformer.forward(token.span, at: position, phase: .decode, logits: logits) { _, _ in }
+    try transformer.forward(tokens.span, at: position, phase: .decode, logits: logits) { _, _ in }
     return Double(monotonicNanoseconds() - start) / 1e9
   }
 
-  private func runPrompt(_ trace: RoutingTrace, event: Int) throws {
+  private func runPrompt(layer: Int, _ fill: (inout Routing) -> Void) throws {
     let runtime = transformer.runtime
     var routing = Routing(topK: runtime.topK)
-    Self.append(trace, event: event, to: &routing)
+    fill(&routing)
     let hidden = Array(repeating: Float(0.5), count: routing.tokenCount * runtime.hiddenSize)
     var output = hidden
     var span = output.mutableSpan
     try runtime.execute(
-      layer: trace.layer(of: event), hidden: hidden.span, routing: routing, output: &span,
-      phase: .prefill)
+      layer: layer, hidden: hidden.span, routing: routing, output: &span, phase: .prefill)
   }
 
   static func append(_ trace: RoutingTrace, event: Int, to routing: inout Routing) {

@@ -11,9 +11,9 @@ public struct MemoryRequirements: Hashable, Sendable, Codable {
   public let process: Int
   public let denseWeights: Int
   /// Keys and values, and what layers without attention keep of a sequence.
-  public let keyValueCache: Int
+  public private(set) var keyValueCache: Int
   /// Working memory of attention, experts, prediction and of reads that are rearranged.
-  public let activations: Int
+  public private(set) var activations: Int
   /// Slots for one layer's top-k experts: without them nothing can be computed.
   public let minimumSlots: Int
   /// Slots for every expert.
@@ -25,6 +25,14 @@ public struct MemoryRequirements: Hashable, Sendable, Codable {
   public var minimumBudget: Int { fixed + minimumSlots }
   /// The budget above which nothing is gained: every expert resident.
   public var fullBudget: Int { fixed + allSlots }
+
+  /// What is needed to decode so many more sequences together with one: a cache and a row of logits for each.
+  func adding(sequences: Int, vocabulary: Int) -> MemoryRequirements {
+    var more = self
+    more.keyValueCache += sequences * keyValueCache
+    more.activations += sequences * vocabulary * MemoryLayout<Float>.size
+    return more
+  }
 }
 
 /// The sizes a run is made with.

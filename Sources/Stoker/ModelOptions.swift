@@ -78,5 +78,5 @@ public struct ModelOptions: Sendable {
   }
 
   /// Tokens of a prompt that pass through the model together. It does not depend on the budget.
-  static let chunkTokenCount = 512
+  package static let chunkTokenCount = 512
 }

@@ -59,6 +59,9 @@ struct PlanCommand: ParsableCommand {
       throw ValidationError("Give one of a model, --shape and --compare.")
     }
     guard !verify || model != nil else { throw ValidationError("--verify needs a model.") }
+    guard !verify || request.batch == 1 else {
+      throw ValidationError("--verify runs one sequence; see 'stoker replay --live --batch'.")
+    }
     guard [verify, sweep != nil, output != nil].filter({ $0 }).count <= 1 else {
       throw ValidationError("--verify, --sweep and --output exclude each other.")
     }
@@ -166,6 +169,13 @@ struct PlanArguments: ParsableArguments {
       valueName: "tokens"))
   var context: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "Sequences that are decoded together, by a host with a model of its own; planned for only.",
+      discussion: "Each has its --context; a trace of fewer is cut into as many.",
+      valueName: "count"))
+  var batch: Int = 1
+
   @Option(help: ArgumentHelp("Tokens of the prompt.", valueName: "count"))
   var promptTokens: Int = 128
 
@@ -192,6 +202,13 @@ struct PlanArguments: ParsableArguments {
     }
     guard (1...1 << 24).contains(maxTokens) else {
       throw ValidationError("--max-tokens must be 1 or more.")
+    }
+    guard (1...ModelOptions.chunkTokenCount).contains(batch) else {
+      throw ValidationError("--batch must be 1 to \(ModelOptions.chunkTokenCount).")
+    }
+    guard batch == 1 || (deviceMemory == nil && prefetch != .on) else {
+      throw ValidationError(
+        "--batch goes with neither --device-memory nor --prefetch on: those are planned for one sequence.")
     }
     guard profile == nil || hardware == nil else {
       throw ValidationError("--profile and --hardware exclude each other.")
@@ -254,7 +271,7 @@ struct PlanArguments: ParsableArguments {
     guard let modelPath else {
       let machine = try machine ?? self.machine(modelPath: nil)
       let subject = PlanSubject(
-        try planShape(), context: context, threads: machine.machine.threads)
+        try planShape(), context: context, threads: machine.machine.threads, batch: batch)
       return try Planner(subject, profile: machine, trace: try openTrace())
     }
     let file = try running.open(modelPath)
@@ -265,7 +282,7 @@ struct PlanArguments: ParsableArguments {
     options.threads = running.threads ?? machine.machine.threads
     let folder = noHistory ? nil : ModelOptions.userHistoryFolder
     return try Planner(
-      PlanSubject(file, options: options), profile: machine, trace: openTrace(),
+      PlanSubject(file, options: options, batch: batch), profile: machine, trace: openTrace(),
       recent: folder.flatMap { file.recentRouting(in: $0, onRefusal: Terminal.note) })
   }
 

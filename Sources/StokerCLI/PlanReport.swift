@@ -47,12 +47,12 @@ struct PlanReport {
     rows += [
       (
         "speed",
-        "\(formatFixed(p.tokensPerSecond, digits: 2)) tokens/s (±\(formatFixed(100 * p.uncertainty, digits: 0)) %); "
-          + "first token after \(formatFixed(p.timeToFirstToken, digits: 2)) s with a prompt of "
+        "\(formatFixed(p.tokensPerSecond, digits: 2)) tokens/s (±\(formatFixed(100 * p.uncertainty, digits: 0)) %)"
+          + (plan.batch.map { " of \($0) sequences together" } ?? "") + "; first token after \(formatFixed(p.timeToFirstToken, digits: 2)) s with a prompt of "
           + "\(plan.promptTokens) tokens"
       ),
       (
-        "a token",
+        plan.batch == nil ? "a token" : "a step",
         "\(milliseconds(p.tpotMean)) at the mean, p95 \(milliseconds(p.tpotP95)): waiting for reads "
           + "\(milliseconds(p.stallSeconds)), experts \(milliseconds(p.expertSeconds)), other matrices "
           + "\(milliseconds(p.denseSeconds)), looking back \(milliseconds(p.contextSeconds)), the rest "
@@ -141,6 +141,7 @@ struct PlanReport {
       row("memory") { formatBytes($0.memory) },
       row("experts that fit") { "\($0.slots) of \($0.model.layers * $0.model.experts)" },
       row("reads") { $0.choice.reads.rawValue + ($0.choice.prefetch ? ", ahead" : "") },
+      row("sequences") { "\($0.batch ?? 1)" },
       row("context") { "\($0.context)" },
       row("hit rate") { percent($0.prediction.hitRate) },
       row("read per token") { formatBytes(Int($0.prediction.bytesPerToken)) },

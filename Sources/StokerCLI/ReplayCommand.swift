@@ -54,7 +54,7 @@ struct ReplayCommand: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Sequences that are decoded together; more than one need the trace in memory.",
-      valueName: "count"))
+      discussion: "With --live a trace of fewer is cut into as many.", valueName: "count"))
   var batch: Int = 1
 
   @Option(help: "What is counted: decode, prefill or all.")
@@ -155,11 +155,12 @@ struct ReplayCommand: ParsableCommand {
       throw ValidationError("--hardware times one sequence at a time: it needs --batch 1.")
     }
     if live != nil {
-      guard batch == 1, scope == .global, phase == .decode, csv == nil, html == nil, fit == nil
-      else {
+      guard scope == .global, phase == .decode, csv == nil, html == nil, fit == nil else {
         throw ValidationError(
-          "--live decodes one sequence over one pool: --batch, --scope, --phase, --fit, --csv and "
-            + "--html do not go with it.")
+          "--live decodes over one pool: --scope, --phase, --fit, --csv and --html do not go with it.")
+      }
+      guard batch == 1 || (predictor == nil && saveHardware == nil) else {
+        throw ValidationError("--predictor and --save-hardware are for one sequence at a time.")
       }
       guard policies.allSatisfy(\.canRun) else {
         throw ValidationError("--live runs \(PolicyName.runnableNames).")
@@ -232,7 +233,7 @@ struct ReplayCommand: ParsableCommand {
   private func compareLive(_ model: String) throws {
     let comparison = LiveComparison(
       modelPath: model, arguments: running, policies: policies, capacities: capacities,
-      hardware: try hardware?.read(), predictor: predictor, repeats: repeats)
+      hardware: try hardware?.read(), predictor: predictor, batch: batch, repeats: repeats)
     var rows: [LiveComparison.Row] = []
     for path in traces { rows += try comparison.rows(open(path).loaded(), name: path) }
     if let saveHardware, let profile = rows.last?.hardware { try profile.write(to: saveHardware) }

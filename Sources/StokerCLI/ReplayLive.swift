@@ -15,6 +15,9 @@ struct LiveComparison {
   let hardware: HardwareProfile?
   /// What is read ahead by; nil: nothing is.
   let predictor: ReplayPredictor?
+  /// Sequences that are decoded together; more than one are measured and not simulated, as the figures of a
+  /// machine are those of single tokens.
+  let batch: Int
   /// Runs of each cell; the one whose measured speed is the median is reported.
   let repeats: Int
 
@@ -24,23 +27,27 @@ struct LiveComparison {
     let policy: String
     let capacityBytes: Int
     let capacityShare: Double
+    let batch: Int
+    /// Of steps, which decode a token of each sequence, where these are several.
     let measured: TokenTimes
-    var simulated: TokenTimes
+    /// Tokens per second, of all sequences together.
+    let tokensPerSecond: Double
+    var simulated: TokenTimes?
     /// Simulated over measured tokens per second, less 1.
-    var error: Double
+    var error: Double?
     /// Measured and simulated tokens per second of every run.
-    var runs: [[Double]] = []
+    var runs: [[Double?]] = []
     let measuredHitRate: Double
     let simulatedHitRate: Double
     let measuredStallShare: Double
-    let simulatedStallShare: Double
+    let simulatedStallShare: Double?
     let bytesPerToken: Double
     /// What the bytes would take if nothing but reading them took time.
     let readBoundTokensPerSecond: Double?
     /// What was read ahead, measured and simulated; nil without a predictor.
     let prefetch: PrefetchLedger?
     let simulatedPrefetch: PrefetchAccount?
-    let hardware: HardwareProfile
+    let hardware: HardwareProfile?
   }
 
   /// Replays `trace`, which users call `name`, at each capacity with each policy.
@@ -49,7 +56,7 @@ struct LiveComparison {
       path: modelPath, folders: arguments.modelDir, expertsPerToken: trace.header.geometry.topK)
     try file.validateShape(of: trace)
     let steps = (0..<trace.eventCount).lazy.map { Int(trace.step(of: $0)) + 1 }.max() ?? 1
-    var options = arguments.options(context: min(steps, file.contextLength, 4096))
+    var options = arguments.options(context: min(max(steps, batch), file.contextLength, 4096))
     // The model's own states say nothing of the trace's routing: what predicts is the trace.
     options.prefetch = predictor == nil ? .off : .auto
     options.predictor = .gateReuse
@@ -74,12 +81,12 @@ struct LiveComparison {
 
   /// The run of median speed, its simulated speed and error being the medians too.
   private static func median(_ runs: [Row]) -> Row {
-    var row = runs.sorted { $0.measured.tokensPerSecond < $1.measured.tokensPerSecond }[
-      runs.count / 2]
-    row.simulated =
-      runs.map(\.simulated).sorted { $0.tokensPerSecond < $1.tokensPerSecond }[runs.count / 2]
-    row.error = row.simulated.tokensPerSecond / row.measured.tokensPerSecond - 1
-    row.runs = runs.map { [$0.measured.tokensPerSecond, $0.simulated.tokensPerSecond] }
+    var row = runs.sorted { $0.tokensPerSecond < $1.tokensPerSecond }[runs.count / 2]
+    row.runs = runs.map { [$0.tokensPerSecond, $0.simulated?.tokensPerSecond] }
+    let simulated = runs.compactMap(\.simulated).sorted { $0.tokensPerSecond < $1.tokensPerSecond }
+    guard !simulated.isEmpty else { return row }
+    row.simulated = simulated[simulated.count / 2]
+    row.error = row.simulated!.tokensPerSecond / row.tokensPerSecond - 1
     return row
   }
 
@@ -87,15 +94,16 @@ struct LiveComparison {
     _ trace: RoutingTrace, name: String, file: ModelFile, options: ModelOptions
   ) throws -> Row {
     // What measuring makes resident, the replay must not find.
-    let profile = try hardware ?? loadModel(file, options).measureProfile(options)
+    let profile =
+      batch > 1 ? nil : try hardware ?? loadModel(file, options).measureProfile(options)
     let model = try loadModel(file, options)
-    var sized = trace
+    var sized = trace.cut(into: batch)
     let sizes = model.expertSizes
     sized.setSizes(
       expertByteCounts: sizes.expertByteCounts, slotByteCounts: sizes.slotByteCounts)
     var progress = ProgressLine("\(name), live")
     let live = try model.replay(
-      sized, by: predictor, isCancelled: { Interrupt.isRequested },
+      sized, batch: batch, by: predictor, isCancelled: { Interrupt.isRequested },
       progress: { progress.draw(done: $0, of: $1) })
     progress.clear()
     if Interrupt.isRequested { throw ExitCode(130) }
@@ -105,23 +113,26 @@ struct LiveComparison {
     simulation.capacities = [.bytes(model.configuration.slotMemory)]
     simulation.hardware = profile
     simulation.predictor = predictor
+    simulation.batch = batch
     simulation.stagedCount = model.configuration.stagingSlots
     let simulated = try Comparison(sized, name: name, options: simulation).rows()[0]
-    guard let measured = TokenTimes(TimeHistogram(live.tokenSeconds)), let times = simulated.times
-    else {
+    guard let measured = TokenTimes(TimeHistogram(live.stepSeconds)) else {
       throw InputError(path: name, reason: "the trace has no decoded token to time")
     }
-    let bytesPerToken = Double(live.missedByteCount) / Double(live.tokenSeconds.count)
+    let seconds = live.stepSeconds.reduce(0, +)
+    let tokensPerSecond = Double(live.tokenCount) / seconds
+    let bytesPerToken = Double(live.missedByteCount) / Double(live.tokenCount)
     return Row(
       trace: name, policy: options.policy.name, capacityBytes: simulated.capacityBytes,
-      capacityShare: simulated.capacityShare, measured: measured, simulated: times,
-      error: times.tokensPerSecond / measured.tokensPerSecond - 1,
+      capacityShare: simulated.capacityShare, batch: batch, measured: measured,
+      tokensPerSecond: tokensPerSecond, simulated: simulated.times,
+      error: simulated.times.map { $0.tokensPerSecond / tokensPerSecond - 1 },
       measuredHitRate: Double(live.hits) / Double(max(1, live.accesses)),
       simulatedHitRate: simulated.hitRate,
-      measuredStallShare: live.stallSeconds / live.tokenSeconds.reduce(0, +),
-      simulatedStallShare: simulated.stallShare ?? 0, bytesPerToken: bytesPerToken,
+      measuredStallShare: live.stallSeconds / seconds,
+      simulatedStallShare: simulated.stallShare, bytesPerToken: bytesPerToken,
       readBoundTokensPerSecond: bytesPerToken > 0
-        ? profile.readBytesPerSecond / bytesPerToken : nil,
+        ? profile.map { $0.readBytesPerSecond / bytesPerToken } : nil,
       prefetch: predictor == nil ? nil : live.prefetch, simulatedPrefetch: simulated.prefetch,
       hardware: profile)
   }
@@ -140,11 +151,14 @@ struct LiveComparison {
       rows.map { row in
         var cells = [
           formatBytes(row.capacityBytes), row.policy, percent(row.measuredHitRate),
-          formatFixed(row.measured.tokensPerSecond, digits: 2),
-          formatFixed(row.simulated.tokensPerSecond, digits: 2), percent(row.error),
-          milliseconds(row.measured.tpotP50Seconds), milliseconds(row.simulated.tpotP50Seconds),
-          milliseconds(row.measured.tpotP95Seconds), milliseconds(row.simulated.tpotP95Seconds),
-          percent(row.measuredStallShare), percent(row.simulatedStallShare),
+          formatFixed(row.tokensPerSecond, digits: 2),
+          row.simulated.map { formatFixed($0.tokensPerSecond, digits: 2) } ?? "-",
+          row.error.map { percent($0) } ?? "-",
+          milliseconds(row.measured.tpotP50Seconds),
+          row.simulated.map { milliseconds($0.tpotP50Seconds) } ?? "-",
+          milliseconds(row.measured.tpotP95Seconds),
+          row.simulated.map { milliseconds($0.tpotP95Seconds) } ?? "-",
+          percent(row.measuredStallShare), row.simulatedStallShare.map { percent($0) } ?? "-",
           row.readBoundTokensPerSecond.map { formatFixed($0, digits: 2) } ?? "-",
         ]
         if let found = row.prefetch, let expected = row.simulatedPrefetch {

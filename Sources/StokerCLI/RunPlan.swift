@@ -30,7 +30,7 @@ struct RunPlan {
     recent: RecentRouting?
   ) throws {
     self.path = path
-    plan = try PlanFile.read(path)
+    plan = try Self.read(path)
     var options = running.options(context: max(needed, plan.context))
     options.threads = running.threads ?? plan.threads
     let subject = try PlanSubject(file, options: options)
@@ -59,6 +59,18 @@ struct RunPlan {
       memory: plan.memory, promptTokens: max(1, needed - tokens), tokens: max(1, tokens))
     request.reads = [plan.choice.reads]
     plan = try planner.plan(request)
+  }
+
+  /// - Throws: `InputError` naming the file and what is wrong with it; `PlanError` if it is for several sequences.
+  private static func read(_ path: String) throws -> Plan {
+    let plan = try PlanFile.read(path)
+    if let batch = plan.batch, batch > 1 {
+      throw PlanError(
+        path: path,
+        reason: "it is for \(batch) sequences that are decoded together, and a run decodes one; plan "
+          + "without --batch")
+    }
+    return plan
   }
 
   /// The plan that a run makes for itself; nil if this machine has not been measured, which is told where
@@ -128,7 +140,7 @@ struct RunPlan {
   /// - Returns: what came of it, in words.
   private mutating func reload(_ model: MoEModel) -> String {
     do {
-      let new = try PlanFile.read(path!)
+      let new = try Self.read(path!)
       if let difference = plan.model.difference(from: new.model) {
         throw PlanError(path: path!, reason: difference)
       }

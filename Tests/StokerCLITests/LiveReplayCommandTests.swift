@@ -77,4 +77,31 @@ import Testing
     #expect(outcome.exit == .code(1))
     #expect(outcome.errors.contains("8 layers of 32 experts"), "\(outcome.errors)")
   }
+
+  @Test func sequencesAreDecodedTogetherAndExpertsReadAhead() throws {
+    let scratch = try ScratchDirectory()
+    let slice = scratch.path(of: "slice.moetrace")
+    let sliced = try StokerProcess.run([
+      "trace", "slice", Self.demoTrace, "--positions", "0-40", "-o", slice,
+    ])
+    try #require(sliced.exit == .code(0), "\(sliced.errors)")
+    let live = [slice, "--live", Samples.demo, "--memory", "40%"]
+    let four = try #require(try Self.rows(live + ["--batch", "4"]).first)
+    #expect(four["batch"] as? Int == 4 && four["simulated"] == nil)
+    #expect(four["measured_hit_rate"] as? Double == four["simulated_hit_rate"] as? Double)
+    let measured = try #require(four["measured"] as? [String: Any])
+    let steps = try #require(measured["tokens_per_second"] as? Double)
+    let tokens = try #require(four["tokens_per_second"] as? Double)
+    // When the shorter sequences have ended, fewer are left.
+    #expect(tokens > 2 * steps && tokens < 4.01 * steps)
+
+    let control = try #require(try Self.rows(live + ["--predictor", "control"]).first)
+    let ahead = try #require(control["prefetch"] as? [String: Any])
+    #expect(((ahead["issued"] as? [String: Any])?["count"] as? Int ?? 0) > 0, "\(control)")
+    #expect(control["measured_hit_rate"] as? Double == control["simulated_hit_rate"] as? Double)
+    for refused in [["--batch", "2", "--predictor", "control"], ["--predictor", "recorded"]] {
+      let outcome = try StokerProcess.run(["replay"] + live + refused)
+      #expect(outcome.exit != .code(0), "\(refused)")
+    }
+  }
 }

@@ -14,6 +14,7 @@ import Testing
     }
     let slots: Int
     let memory: Int
+    let batch: Int?
     let prediction: Prediction
   }
 
@@ -195,5 +196,32 @@ import Testing
     let outcome = try StokerProcess.run(arguments)
     #expect(outcome.exit != .code(0))
     #expect(outcome.errors.contains(reason), "\(outcome.errors)")
+  }
+
+  @Test func aBatchIsPlannedForAndNotRun() throws {
+    let scratch = try ScratchDirectory()
+    let path = scratch.path(of: "plan.json")
+    let shape = ["plan", "--shape", "qwen3-30b-a3b", "--hardware", "laptop", "--memory", "8GiB"]
+    let one: Plan = try StokerProcess.run(shape + ["--json"]).json()
+    let four: Plan = try StokerProcess.run(shape + ["--batch", "4", "--json"]).json()
+    #expect(one.batch == nil && four.batch == 4)
+    #expect(four.prediction.tokensPerSecond > one.prediction.tokensPerSecond)
+    #expect(four.slots < one.slots)
+
+    let planned = try StokerProcess.run([
+      "plan", Samples.demo, "--hardware", "laptop", "--memory", "80MiB", "--batch", "2",
+      "--max-tokens", "16", "--output", path,
+    ])
+    try #require(planned.exit == .code(0), "\(planned.errors)")
+    #expect(planned.output.contains("of 2 sequences together"), "\(planned.output)")
+    let run = try StokerProcess.run(["run", Samples.demo, "--prompt", "The sea", "--plan", path])
+    #expect(run.exit == .code(1) && run.errors.contains("plan without --batch"), "\(run.errors)")
+    for refused in [
+      ["--batch", "0"], ["--batch", "2", "--prefetch", "on"],
+      ["--batch", "2", "--hardware", "workstation", "--device-memory", "8GiB"],
+    ] {
+      let outcome = try StokerProcess.run(["plan", "--shape", "qwen3-30b-a3b"] + refused)
+      #expect(outcome.exit == .code(64) && outcome.errors.contains("--batch"), "\(outcome.errors)")
+    }
   }
 }

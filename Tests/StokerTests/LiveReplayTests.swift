@@ -76,7 +76,38 @@ import Testing
     #expect(forced.hits == live.decode.hits)
     #expect(forced.accesses == live.decode.hits + live.decode.misses)
     #expect(forced.missedByteCount == live.decode.missedByteCount)
-    #expect(forced.tokenSeconds.count == 40 - 1 + 30 - 1 + 20 - 1)
-    #expect(forced.tokenSeconds.allSatisfy { $0 > 0 } && forced.stallSeconds >= 0)
+    #expect(forced.stepSeconds.count == 40 - 1 + 30 - 1 + 20 - 1)
+    #expect(forced.tokenCount == forced.stepSeconds.count && forced.prefetch.isEmpty)
+    #expect(forced.stepSeconds.allSatisfy { $0 > 0 } && forced.stallSeconds >= 0)
+  }
+
+  @Test(arguments: [ReplayPredictor.recorded, .control, .history(.coactivation)])
+  func expertsAreReadAheadByTheTrace(_ predictor: ReplayPredictor) throws {
+    let file = try ModelFile(path: Fixtures.demo)
+    var options = ModelOptions(
+      processMemory: 0, context: 160, threads: 2, prefetch: .depth(4), predictor: .corrected)
+    let requirements = try file.requirements(options)
+    options.memory = requirements.fullBudget - requirements.allSlots / 2
+    let model = try MoEModel(file, options: options, logger: Logger(label: "test"))
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString).path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    model.recorder = try RoutingRecorder(path: path, model: model, predictions: true)
+    for request in Self.requests { _ = try model.generate(request) }
+    try model.recorder?.finish()
+    let trace = try RoutingTrace(path: path)
+
+    let again = try MoEModel(file, options: options, logger: Logger(label: "test"))
+    let live = try again.replay(
+      trace, batch: 1, by: predictor, isCancelled: { false }, progress: { _, _ in })
+    // What was used together before is seldom as sure as is asked.
+    #expect(live.prefetch.issued.count > 0 || predictor == .history(.coactivation))
+    // What is read ahead changes nothing of what is resident.
+    let plain = try MoEModel(file, options: options, logger: Logger(label: "test")).replay(trace)
+    #expect(live.hits == plain.hits && live.accesses == plain.accesses)
+    #expect(plain.prefetch.isEmpty)
+    guard predictor == .control else { return }
+    // Everything that was predicted is needed, and only what was staged last may not have been yet.
+    #expect(live.prefetch.unused.count == 0)
+    #expect(live.prefetch.inTime.count + live.prefetch.late.count == live.prefetch.issued.count)
   }
 }

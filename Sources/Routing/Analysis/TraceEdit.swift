@@ -80,6 +80,40 @@ extension RoutingTrace {
   /// Prompts come first and stay as they are; the decoded tokens of all sequences change places.
   public func permuted(seed: UInt64) -> RoutingTrace {
     var generator = SplitMix64(state: seed)
+    let (prompts, passes) = passes
+    let order = passes.shuffled(using: &generator)
+    var result = RoutingTrace(header: header)
+    for place in prompts { result.append(place, of: self) }
+    for (slot, pass) in order.enumerated() {
+      for place in pass {
+        result.append(place, of: self) { event in
+          event.sequence = sequence(of: passes[slot].lowerBound)
+          event.step = step(of: passes[slot].lowerBound)
+        }
+      }
+    }
+    return result
+  }
+
+  /// The same decoded tokens as those of `count` sequences: each has as many that followed each other, and
+  /// those that are left over go. Prompts stay the first sequence's.
+  /// - Returns: the trace as it is if it has as many sequences, or too few tokens to make them of.
+  package func cut(into count: Int) -> RoutingTrace {
+    let (prompts, passes) = passes
+    let size = passes.count / count
+    guard size > 0, Set((0..<eventCount).lazy.map(sequence(of:))).count < count else { return self }
+    var result = RoutingTrace(header: header)
+    for place in prompts { result.append(place, of: self) { $0.sequence = 0 } }
+    for (slot, pass) in passes.prefix(size * count).enumerated() {
+      for place in pass {
+        result.append(place, of: self) { $0.sequence = Int32(slot / size) }
+      }
+    }
+    return result
+  }
+
+  /// The events of prompts, and those of each decoded token.
+  private var passes: (prompts: [Int], decoded: [Range<Int>]) {
     var passes: [Range<Int>] = []
     var prompts: [Int] = []
     for place in 0..<eventCount {
@@ -94,21 +128,16 @@ extension RoutingTrace {
         passes.append(place..<place + 1)
       }
     }
-    let order = passes.shuffled(using: &generator)
-    var result = RoutingTrace(header: header)
+    return (prompts, passes)
+  }
+
+  /// Appends an event of `other`, changed.
+  private mutating func append(
+    _ place: Int, of other: RoutingTrace, _ change: (inout TraceEvent) -> Void = { _ in }
+  ) {
     var event = TraceEvent()
-    for place in prompts {
-      read(place, into: &event)
-      result.append(event)
-    }
-    for (slot, pass) in order.enumerated() {
-      for place in pass {
-        read(place, into: &event)
-        event.sequence = sequence(of: passes[slot].lowerBound)
-        event.step = step(of: passes[slot].lowerBound)
-        result.append(event)
-      }
-    }
-    return result
+    other.read(place, into: &event)
+    change(&event)
+    append(event)
   }
 }

@@ -24,8 +24,10 @@ public struct PlanSubject: Sendable {
 
   public let work: ModelWork
   public let model: Plan.Model
-  /// Positions of the key-value cache.
+  /// Positions of each sequence's key-value cache.
   public let context: Int
+  /// Sequences that are decoded together. Prompts pass through the model one after the other.
+  public let batch: Int
   /// What predictions name, by distance.
   private let recall: [Int: PredictionRecall]
   private let needs: [Variant: Needs]
@@ -56,9 +58,13 @@ public struct PlanSubject: Sendable {
   }
 
   /// A model in a file.
+  ///
+  /// - Parameter batch: sequences that are decoded together, from 1 on, as a host with a model of its own
+  ///   does: a `MoEModel` decodes one.
   /// - Throws: `StokerError.option`, or an error that names the file that could not be opened.
-  public init(_ file: ModelFile, options: ModelOptions = ModelOptions()) throws {
+  public init(_ file: ModelFile, options: ModelOptions = ModelOptions(), batch: Int = 1) throws {
     work = try file.work(options)
+    self.batch = batch
     var needs: [Variant: Needs] = [:]
     var context = 1
     var recall = Self.correctedRecall
@@ -75,7 +81,8 @@ public struct PlanSubject: Sendable {
           recall = heads.file.recall.isEmpty ? Self.fittedRecall : heads.file.recall
         }
         needs[Variant(direct: direct, prefetch: prefetch)] = Needs(
-          memory: shape.requirements(process: process),
+          memory: shape.requirements(process: process)
+            .adding(sequences: batch - 1, vocabulary: work.vocabulary),
           slotByteCounts: shape.geometry.slotByteCounts)
       }
     }
@@ -93,8 +100,10 @@ public struct PlanSubject: Sendable {
   /// - Parameters:
   ///   - context: positions of the key-value cache.
   ///   - threads: threads that compute.
-  public init(_ shape: PlanShape, context: Int, threads: Int) {
+  ///   - batch: sequences that are decoded together, from 1 on.
+  public init(_ shape: PlanShape, context: Int, threads: Int, batch: Int = 1) {
     let work = shape.work
+    self.batch = batch
     self.work = work
     self.context = context
     recall = Self.correctedRecall
@@ -114,7 +123,8 @@ public struct PlanSubject: Sendable {
         keyValueCache: work.keyValueBytesPerPosition * context,
         activations: 4 * values + (prefetch ? prediction : 0),
         minimumSlots: SlotPlan.minimumByteCount(expertByteCounts: slots, topK: work.topK),
-        allSlots: slots.reduce(0) { $0 + $1 * work.experts })
+        allSlots: slots.reduce(0) { $0 + $1 * work.experts }
+      ).adding(sequences: batch - 1, vocabulary: work.vocabulary)
     }
     var needs: [Variant: Needs] = [:]
     for direct in [true, false] {

@@ -11,31 +11,36 @@ extension Planner {
     let tpot = times.tpotMeanSeconds
     let stalls = simulation.row.stalls ?? Stalls()
     let stall = stalls.total
-    let experts = Double(subject.work.layers * subject.work.topK) * cost.expertSeconds(tokens: 1)
+    let step = simulation.step
+    let tokens = Double(step.tokens)
+    let touched = tokens * Double(subject.work.layers * subject.work.topK) / step.tokensPerExpert
+    let experts = touched * cost.expertSeconds(tokens: step.tokensPerExpert)
     let dense =
-      cost.denseSeconds(tokens: 1)
-      + cost.productSeconds([subject.work.head], tokens: 1)
-    let context = cost.contextSeconds(positions: simulation.positions)
+      cost.denseSeconds(tokens: tokens)
+      + cost.productSeconds([subject.work.head], tokens: tokens)
+    let context = tokens * cost.contextSeconds(positions: simulation.positions)
     var bytes = simulation.row.bytesPerToken
     if let account = simulation.row.prefetch, times.tokens > 0 {
       bytes += (account.issuedBytes - account.neededBytes) / Double(times.tokens)
     }
     let steady = cost.contendedBytesPerSecond(choice.reads) ?? .infinity
-    let reading = bytes / steady
-    // Without the waiting, a token takes what its products and the rest take.
+    let reading = tokens * bytes / steady
+    // Without the waiting, a step takes what its products and the rest take.
     let computing = tpot - stall
-    let memoryFloor = Double(subject.work.tokenByteCount) / profile.memoryBytesPerSecond
+    let weights =
+      Double(subject.work.denseByteCount) + touched * Double(subject.work.meanExpertByteCount)
+    let memoryFloor = weights / profile.memoryBytesPerSecond
     let binding: Prediction.Binding =
       stall > computing ? .drive : memoryFloor > 0.6 * computing ? .memory : .processor
     return Prediction(
-      timeToFirstToken: prompt.seconds, tpotMean: tpot, tpotP95: times.tpotP95Seconds,
+      batch: step.tokens, timeToFirstToken: prompt.seconds, tpotMean: tpot, tpotP95: times.tpotP95Seconds,
       uncertainty: uncertainty(simulation, reading: stall / tpot, choice: choice),
       hitRate: simulation.row.hitRate, bytesPerToken: bytes, stalls: stalls,
       readSeconds: (simulation.row.readShare ?? 0) * tpot,
       expertSeconds: experts, denseSeconds: dense, contextSeconds: context,
       otherSeconds: max(0, computing - experts - dense - context), peakMemory: peakMemory,
       binding: binding,
-      overlapBound: 1 / max(reading, computing))
+      overlapBound: tokens / max(reading, computing))
   }
 
   /// The spreads of the machine's figures by their share of a token's time, and what as many more misses
@@ -55,9 +60,10 @@ extension Planner {
       }.map(\.bytesPerSecond))
     var sum = reading * disk * reading * disk + (1 - reading) * products * (1 - reading) * products
     if missError > 0, simulation.row.hitRate < 1 {
-      let misses =
-        Double(subject.work.layers * subject.work.topK) * (1 - simulation.row.hitRate)
-        * missError
+      let step = simulation.step
+      let touched =
+        Double(step.tokens * subject.work.layers * subject.work.topK) / step.tokensPerExpert
+      let misses = touched * (1 - simulation.row.hitRate) * missError
       let seconds =
         misses * Double(subject.work.meanExpertByteCount) / simulation.hardware.readBytesPerSecond
       let share = seconds / (simulation.row.times!.tpotMeanSeconds)

@@ -184,8 +184,9 @@ public struct Planner {
 
   private func choices(_ request: Request) -> [Plan.Choice] {
     readable(request).flatMap { kind in
-      // Copying out of the page cache is work of the same processor: nothing is gained by doing it early.
-      (kind == .cached ? [false] : [false, true])
+      // Copying out of the page cache is work of the same processor: nothing is gained by doing it early. And
+      // only single tokens are predicted.
+      (kind == .cached || subject.batch > 1 ? [false] : [false, true])
         .filter { request.prefetch == nil || request.prefetch == $0 }
         .map { Plan.Choice(reads: kind, prefetch: $0) }
     }
@@ -230,6 +231,7 @@ public struct Planner {
         simulation, prompt: prompt, choice: choice,
         peakMemory: needs.memory.fixed + slots.byteCount),
       alternatives: [])
+    if subject.batch > 1 { plan.batch = subject.batch }
     try placeOnDevice(&plan, request, simulation)
     return plan
   }
@@ -251,6 +253,8 @@ public struct Planner {
   struct Simulation {
     var row: ReplayRow
     var hardware: HardwareProfile
+    /// What is decoded together.
+    var step: DecodeStep
     /// The positions that a token looks back on, at the mean.
     var positions: Double
     /// The experts of a mean layer that so many tokens touch together.
@@ -263,13 +267,10 @@ public struct Planner {
     _ request: Request, _ choice: Plan.Choice, _ needs: PlanSubject.Needs, _ slots: SlotPlan
   ) throws -> Simulation? {
     let positions = Double(request.promptTokens) + Double(request.tokens) / 2
-    guard
-      let hardware = cost.hardware(
-        reads: choice.reads, positions: positions)
-    else { return nil }
     var routing =
-      trace.map { Self.beginning(of: $0, tokens: request.tokens) }
+      trace.map { Self.beginning(of: $0, tokens: subject.batch * request.tokens) }
       ?? supposedTrace(request)
+    if subject.batch > 1 { routing = routing.cut(into: subject.batch) }
     if choice.prefetch, routing.header.predictionDistances.isEmpty {
       let all = Double(subject.work.layers * subject.work.experts)
       let recall = subject.missRecall(residentShare: Double(slots.slotCount) / all)
@@ -280,8 +281,13 @@ public struct Planner {
     var options = ReplayOptions()
     options.policies = [.nextUse]
     options.capacities = [.bytes(slots.capacity)]
-    options.hardware = hardware
     options.showsGap = false
+    options.batch = subject.batch
+    let step = try step(routing, options)
+    guard
+      let hardware = cost.hardware(reads: choice.reads, positions: positions, step: step)
+    else { return nil }
+    options.hardware = hardware
     if choice.prefetch {
       options.predictor = .recorded
       options.stagedCount = slots.stagingSlotCount
@@ -290,8 +296,16 @@ public struct Planner {
     guard row.times != nil else { return nil }
     let unions = TouchedExperts(routing)
     return Simulation(
-      row: row, hardware: hardware, positions: positions, touched: { unions.count(tokens: $0) },
+      row: row, hardware: hardware, step: step, positions: positions, touched: { unions.count(tokens: $0) },
       routing: routing)
+  }
+
+  /// What is decoded together, by how many different experts a replay finds that it needs.
+  private func step(_ routing: RoutingTrace, _ options: ReplayOptions) throws -> DecodeStep {
+    guard subject.batch > 1 else { return DecodeStep() }
+    let row = try Comparison(routing, name: subject.work.name, options: options).rows()[0]
+    let tokens = Double(row.logicalAccesses) / Double(max(1, row.accesses))
+    return DecodeStep(tokens: subject.batch, tokensPerExpert: max(1, tokens))
   }
 
   /// Where the hits come from, in words.
@@ -310,7 +324,8 @@ public struct Planner {
         expertByteCounts: subject.work.expertByteCounts),
       hasWeights: false)
     let perToken = subject.work.layers * subject.work.topK
-    let tokens = max(8, min(request.tokens, Self.routedExpertLimit / 4 / perToken))
+    let wanted = subject.batch * request.tokens
+    let tokens = max(8 * subject.batch, min(wanted, Self.routedExpertLimit / 4 / perToken))
     if let recent {
       return recent.trace(
         header, promptTokens: request.promptTokens, chunk: subject.work.chunkTokens,
