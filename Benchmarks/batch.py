@@ -26,14 +26,22 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def slot_bytes(plan):
+    return next(part["bytes"] for part in plan["parts"] if part["name"] == "expert slots")
+
+
 def planned(stoker, cell, context, arguments):
+    """The plan with so large a share of the experts, whatever the sequences' caches take."""
     _, model, trace, share, batch = cell
-    summary = common.inspect(stoker, model, "--context", context)
-    memory = summary["full_budget"] - int(summary["expert_bytes"] * (1 - share / 100))
-    return json.loads(common.run(
-        [stoker, "plan", model, "--memory", memory, "--batch", batch, "--trace", trace, "--direct", "on",
-         "--prefetch", "off", "--context", context, "--prompt-tokens", 64,
-         "--max-tokens", arguments.tokens // batch, "--threads", arguments.threads, "--json"]))
+
+    def at(memory):
+        return json.loads(common.run(
+            [stoker, "plan", model, "--memory", memory, "--batch", batch, "--trace", trace, "--direct", "on",
+             "--prefetch", "off", "--context", context, "--prompt-tokens", 64,
+             "--max-tokens", arguments.tokens // batch, "--threads", arguments.threads, "--json"]))
+
+    whole = at("1TiB")
+    return at(sum(part["bytes"] for part in whole["parts"]) - int(slot_bytes(whole) * (1 - share / 100)))
 
 
 def measure(stoker, cell, slots, arguments):
@@ -66,25 +74,30 @@ def main():
         for index, cell in enumerate(random.Random(round_index).sample(cells, len(cells))):
             print(f"round {round_index + 1}, run {index + 1} of {len(cells)}: {cell[0]} {cell[3]} % "
                   f"batch {cell[4]}", file=sys.stderr)
-            slots = next(part["bytes"] for part in plans[cell]["parts"] if part["name"] == "expert slots")
-            rows.setdefault(cell, []).append(measure(stoker, cell, slots, arguments))
+            rows.setdefault(cell, []).append(measure(stoker, cell, slot_bytes(plans[cell]), arguments))
     print(f"Processor: {common.processor()}.\n")
-    common.print_header("model", "experts", "together", "tokens/s", "predicted", "error", "of one", "hits",
-                        "predicted", "MB per token", "predicted")
-    errors = []
+    common.print_header("model", "experts", "together", "tokens/s", "predicted", "error", "of one", "predicted",
+                        "hits", "predicted", "MB per token", "predicted")
+    errors, gain_errors = [], []
     for cell in cells:
         found, expected = rows[cell], plans[cell]["prediction"]
         speed = common.median(found, "tokens_per_second")
-        one = common.median(rows[(*cell[:4], arguments.batches[0])], "tokens_per_second")
+        first = (*cell[:4], arguments.batches[0])
+        gain = speed / common.median(rows[first], "tokens_per_second")
+        expected_gain = expected["tokens_per_second"] / plans[first]["prediction"]["tokens_per_second"]
         errors.append(plan.error(expected["tokens_per_second"], speed))
+        if cell != first:
+            gain_errors.append(plan.error(expected_gain, gain))
         common.print_row(
             cell[0], f"{cell[3]} %", str(cell[4]), common.spread(found, "tokens_per_second", 2),
-            f"{expected['tokens_per_second']:.2f}", f"{100 * errors[-1]:+.1f} %", f"{speed / one:.2f}",
+            f"{expected['tokens_per_second']:.2f}", f"{100 * errors[-1]:+.1f} %", f"{gain:.2f}", f"{expected_gain:.2f}",
             f"{100 * found[0]['measured_hit_rate']:.1f} %", f"{100 * expected['hit_rate']:.1f} %",
             f"{found[0]['bytes_per_token'] / 1e6:.1f}", f"{expected['bytes_per_token'] / 1e6:.1f}")
-    sizes = [abs(value) for value in errors]
-    print(f"\nError of tokens/s: median {100 * statistics.median(sizes):.1f} %, largest "
-          f"{100 * max(sizes):.1f} %, mean with sign {100 * statistics.mean(errors):+.1f} %, {len(sizes)} cells.")
+    print()
+    for name, values in (("tokens/s", errors), ("what more than one together bring", gain_errors)):
+        sizes = [abs(value) for value in values]
+        print(f"Error of {name}: median {100 * statistics.median(sizes):.1f} %, largest {100 * max(sizes):.1f} %, "
+              f"mean with sign {100 * statistics.mean(values):+.1f} %, {len(sizes)} cells.")
 
 
 if __name__ == "__main__":

@@ -225,7 +225,8 @@ public struct Prediction: Hashable, Sendable, Codable {
 
   /// - Parameter batch: sequences that are decoded together.
   public init(
-    batch: Int = 1, timeToFirstToken: Double, tpotMean: Double, tpotP95: Double, uncertainty: Double,
+    batch: Int = 1, timeToFirstToken: Double, tpotMean: Double, tpotP95: Double,
+    uncertainty: Double,
     hitRate: Double, bytesPerToken: Double, stalls: Stalls, readSeconds: Double,
     expertSeconds: Double, denseSeconds: Double, contextSeconds: Double, otherSeconds: Double,
     peakMemory: Int,

@@ -208,7 +208,8 @@ struct PlanArguments: ParsableArguments {
     }
     guard batch == 1 || (deviceMemory == nil && prefetch != .on) else {
       throw ValidationError(
-        "--batch goes with neither --device-memory nor --prefetch on: those are planned for one sequence.")
+        "--batch goes with neither --device-memory nor --prefetch on: those are planned for one sequence."
+      )
     }
     guard profile == nil || hardware == nil else {
       throw ValidationError("--profile and --hardware exclude each other.")

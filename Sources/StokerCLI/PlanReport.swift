@@ -48,7 +48,8 @@ struct PlanReport {
       (
         "speed",
         "\(formatFixed(p.tokensPerSecond, digits: 2)) tokens/s (±\(formatFixed(100 * p.uncertainty, digits: 0)) %)"
-          + (plan.batch.map { " of \($0) sequences together" } ?? "") + "; first token after \(formatFixed(p.timeToFirstToken, digits: 2)) s with a prompt of "
+          + (plan.batch.map { " of \($0) sequences together" } ?? "")
+          + "; first token after \(formatFixed(p.timeToFirstToken, digits: 2)) s with a prompt of "
           + "\(plan.promptTokens) tokens"
       ),
       (

@@ -157,7 +157,8 @@ struct ReplayCommand: ParsableCommand {
     if live != nil {
       guard scope == .global, phase == .decode, csv == nil, html == nil, fit == nil else {
         throw ValidationError(
-          "--live decodes over one pool: --scope, --phase, --fit, --csv and --html do not go with it.")
+          "--live decodes over one pool: --scope, --phase, --fit, --csv and --html do not go with it."
+        )
       }
       guard batch == 1 || (predictor == nil && saveHardware == nil) else {
         throw ValidationError("--predictor and --save-hardware are for one sequence at a time.")

@@ -67,8 +67,8 @@ struct RunPlan {
     if let batch = plan.batch, batch > 1 {
       throw PlanError(
         path: path,
-        reason: "it is for \(batch) sequences that are decoded together, and a run decodes one; plan "
-          + "without --batch")
+        reason: "it is for \(batch) sequences that are decoded together, and a run decodes one; "
+          + "plan without --batch")
     }
     return plan
   }

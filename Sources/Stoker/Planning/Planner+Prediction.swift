@@ -33,7 +33,8 @@ extension Planner {
     let binding: Prediction.Binding =
       stall > computing ? .drive : memoryFloor > 0.6 * computing ? .memory : .processor
     return Prediction(
-      batch: step.tokens, timeToFirstToken: prompt.seconds, tpotMean: tpot, tpotP95: times.tpotP95Seconds,
+      batch: step.tokens, timeToFirstToken: prompt.seconds, tpotMean: tpot,
+      tpotP95: times.tpotP95Seconds,
       uncertainty: uncertainty(simulation, reading: stall / tpot, choice: choice),
       hitRate: simulation.row.hitRate, bytesPerToken: bytes, stalls: stalls,
       readSeconds: (simulation.row.readShare ?? 0) * tpot,

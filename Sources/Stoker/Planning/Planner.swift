@@ -296,8 +296,8 @@ public struct Planner {
     guard row.times != nil else { return nil }
     let unions = TouchedExperts(routing)
     return Simulation(
-      row: row, hardware: hardware, step: step, positions: positions, touched: { unions.count(tokens: $0) },
-      routing: routing)
+      row: row, hardware: hardware, step: step, positions: positions,
+      touched: { unions.count(tokens: $0) }, routing: routing)
   }
 
   /// What is decoded together, by how many different experts a replay finds that it needs.
