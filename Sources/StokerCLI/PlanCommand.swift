@@ -282,6 +282,12 @@ struct PlanArguments: ParsableArguments {
     let machine = try machine ?? self.machine(modelPath: modelPath)
     options.threads = running.threads ?? machine.machine.threads
     let folder = noHistory ? nil : ModelOptions.userHistoryFolder
+    let together = try file.work(options).chunkTokens
+    guard batch <= together else {
+      throw ValidationError(
+        "--batch \(batch) is more than the \(together) tokens that pass through this model together; "
+          + "give a --context of as many.")
+    }
     return try Planner(
       PlanSubject(file, options: options, batch: batch), profile: machine, trace: openTrace(),
       recent: folder.flatMap { file.recentRouting(in: $0, onRefusal: Terminal.note) })

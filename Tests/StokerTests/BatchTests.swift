@@ -24,7 +24,7 @@ import Testing
     let model = try MoEModel(file, options: options, logger: Logger(label: "test"))
     model.recorder = try RoutingRecorder(path: path, model: model)
     _ = try model.generate(
-      GenerationRequest(prompt: [7, 300, 41], maxTokens: tokens, ignoresEnd: true))
+      GenerationRequest(prompt: [7, 30, 41], maxTokens: tokens, ignoresEnd: true))
     try model.recorder?.finish()
     return try RoutingTrace(path: path).cut(into: sequences)
   }
@@ -117,5 +117,23 @@ import Testing
     for batch in [0, Self.context + 1] {
       #expect(throws: StokerError.self) { try model.replay(trace, batch: batch) }
     }
+  }
+
+  /// Its state is that of no sequence then, and goes on from wherever a step is timed.
+  @Test(arguments: ["tiny-qwen3next", "tiny-qwen35moe"])
+  func aModelWithARecurrentStateIsReplayedAndMeasured(_ name: String) throws {
+    let file = try ModelFile(path: Fixtures.tiny(name))
+    let trace = try Self.trace(file, tokens: 24, sequences: 1)
+    let options = ModelOptions(context: 64, prefetch: .off)
+    let model = try MoEModel(file, options: options, logger: Logger(label: "test"))
+    for batch in [1, 3] {
+      let live = try model.replay(trace.cut(into: batch), batch: batch)
+      #expect(live.tokenCount == 23 / batch * batch && live.hits == live.accesses)
+    }
+    #expect(try model.measureProfile(options).fault == nil)
+    // What it decodes afterwards is what it would have.
+    let request = GenerationRequest(prompt: [7, 30, 41], maxTokens: 8, ignoresEnd: true)
+    let other = try MoEModel(file, options: options, logger: Logger(label: "test"))
+    #expect(try model.generate(request).tokens == other.generate(request).tokens)
   }
 }

@@ -183,6 +183,10 @@ package final class MoETransformer {
     }
   }
 
+  /// Lets the next pass begin at `position`, whatever has been run before: it takes as long as if all tokens
+  /// before it had been, but what it says is noise.
+  package func pretend(at position: Int) { recurrent?.pretend(position) }
+
   private func embed(_ token: Int32, into row: UnsafeMutablePointer<Float>) {
     precondition((0..<embedding.rows).contains(Int(token)), "token id out of range")
     let rowByteCount = embedding.type.byteCount(valueCount: embedding.columns)!
