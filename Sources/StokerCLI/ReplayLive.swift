@@ -61,6 +61,8 @@ struct LiveComparison {
     options.prefetch = predictor == nil ? .off : .auto
     options.predictor = .gateReuse
     let requirements = try file.requirements(options)
+    // Counted once: it grows with every model.
+    options.processMemory = requirements.process
     var rows: [Row] = []
     for capacity in capacities {
       let byteCount = capacity.byteCount(of: requirements.allSlots)
