@@ -99,7 +99,10 @@ struct LiveComparison {
     let profile =
       batch > 1 ? nil : try hardware ?? loadModel(file, options).measureProfile(options)
     let model = try loadModel(file, options)
-    var sized = trace.cut(into: batch)
+    guard var sized = trace.cut(into: batch) else {
+      throw InputError(
+        path: name, reason: "it has too few decoded tokens to be those of \(batch) sequences")
+    }
     let sizes = model.expertSizes
     sized.setSizes(
       expertByteCounts: sizes.expertByteCounts, slotByteCounts: sizes.slotByteCounts)

@@ -26,7 +26,7 @@ import Testing
     _ = try model.generate(
       GenerationRequest(prompt: [7, 30, 41], maxTokens: tokens, ignoresEnd: true))
     try model.recorder?.finish()
-    return try RoutingTrace(path: path).cut(into: sequences)
+    return try #require(RoutingTrace(path: path).cut(into: sequences))
   }
 
   private static func plan(
@@ -117,6 +117,11 @@ import Testing
     for batch in [0, Self.context + 1] {
       #expect(throws: StokerError.self) { try model.replay(trace, batch: batch) }
     }
+    #expect(trace.cut(into: 20) == nil)
+    let memory = try PlanSubject(file, options: Self.options, batch: 20).fullBudget
+    #expect(throws: StokerError.self) {
+      try Self.plan(file, trace, batch: 20, memory: memory - (4 << 20))
+    }
   }
 
   /// Its state is that of no sequence then, and goes on from wherever a step is timed.
@@ -127,7 +132,7 @@ import Testing
     let options = ModelOptions(context: 64, prefetch: .off)
     let model = try MoEModel(file, options: options, logger: Logger(label: "test"))
     for batch in [1, 3] {
-      let live = try model.replay(trace.cut(into: batch), batch: batch)
+      let live = try model.replay(#require(trace.cut(into: batch)), batch: batch)
       #expect(live.tokenCount == 23 / batch * batch && live.hits == live.accesses)
     }
     #expect(try model.measureProfile(options).fault == nil)

@@ -97,11 +97,13 @@ extension RoutingTrace {
 
   /// The same decoded tokens as those of `count` sequences: each has as many that followed each other, and
   /// those that are left over go. Prompts stay the first sequence's.
-  /// - Returns: the trace as it is if it has as many sequences, or too few tokens to make them of.
-  package func cut(into count: Int) -> RoutingTrace {
+  /// - Returns: the trace as it is if it has as many sequences; nil if it has too few tokens to make them of.
+  package func cut(into count: Int) -> RoutingTrace? {
+    let sequences = count > 1 ? Set((0..<eventCount).lazy.map(sequence(of:))).count : count
+    guard sequences < count else { return self }
     let (prompts, passes) = passes
     let size = passes.count / count
-    guard size > 0, Set((0..<eventCount).lazy.map(sequence(of:))).count < count else { return self }
+    guard size > 0 else { return nil }
     var result = RoutingTrace(header: header)
     for place in prompts { result.append(place, of: self) { $0.sequence = 0 } }
     for (slot, pass) in passes.prefix(size * count).enumerated() {

@@ -13,7 +13,7 @@ extension Planner {
     let stall = stalls.total
     let step = simulation.step
     let tokens = Double(step.tokens)
-    let touched = tokens * Double(subject.work.layers * subject.work.topK) / step.tokensPerExpert
+    let touched = simulation.expertCount(subject.work)
     let experts = touched * cost.expertSeconds(tokens: step.tokensPerExpert)
     let dense =
       cost.denseSeconds(tokens: tokens)
@@ -61,10 +61,8 @@ extension Planner {
       }.map(\.bytesPerSecond))
     var sum = reading * disk * reading * disk + (1 - reading) * products * (1 - reading) * products
     if missError > 0, simulation.row.hitRate < 1 {
-      let step = simulation.step
-      let touched =
-        Double(step.tokens * subject.work.layers * subject.work.topK) / step.tokensPerExpert
-      let misses = touched * (1 - simulation.row.hitRate) * missError
+      let misses =
+        simulation.expertCount(subject.work) * (1 - simulation.row.hitRate) * missError
       let seconds =
         misses * Double(subject.work.meanExpertByteCount) / simulation.hardware.readBytesPerSecond
       let share = seconds / (simulation.row.times!.tpotMeanSeconds)

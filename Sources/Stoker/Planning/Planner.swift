@@ -42,6 +42,8 @@ public struct Planner {
   var missError: Double { trace != nil ? 0 : recent != nil ? 0.15 : 0.3 }
   /// Tokens that recent routing is of at least, for a plan to go by it.
   static let enoughTokens = 64
+  /// The same of each of some sequences.
+  private static let enoughTokensOfSequence = 8
   /// Tokens of a trace that are replayed at most: enough to know its hits, few enough to be quick.
   private static let routedExpertLimit = 400_000
 
@@ -64,7 +66,9 @@ public struct Planner {
       geometry.layerCount == own.layers && geometry.expertCount == own.experts
         && geometry.topK == own.topK
     }
-    self.recent = recent.flatMap { isOwn($0.geometry) ? $0 : nil }
+    self.recent = recent.flatMap {
+      isOwn($0.geometry) && $0.tokenCount >= Self.enoughTokensOfSequence * subject.batch ? $0 : nil
+    }
     guard let trace else {
       self.trace = nil
       return
@@ -261,6 +265,11 @@ public struct Planner {
     var touched: (Int) -> Double
     /// The routing that was replayed.
     var routing: RoutingTrace
+
+    /// The different experts that a step needs, all layers of `work` together.
+    func expertCount(_ work: ModelWork) -> Double {
+      Double(step.tokens * work.layers * work.topK) / step.tokensPerExpert
+    }
   }
 
   private func simulate(
@@ -270,7 +279,11 @@ public struct Planner {
     var routing =
       trace.map { Self.beginning(of: $0, tokens: subject.batch * request.tokens) }
       ?? supposedTrace(request)
-    if subject.batch > 1 { routing = routing.cut(into: subject.batch) }
+    guard let cut = routing.cut(into: subject.batch) else {
+      throw StokerError.trace(
+        reason: "it has too few decoded tokens to be those of \(subject.batch) sequences")
+    }
+    routing = cut
     if choice.prefetch, routing.header.predictionDistances.isEmpty {
       let all = Double(subject.work.layers * subject.work.experts)
       let recall = subject.missRecall(residentShare: Double(slots.slotCount) / all)
@@ -325,7 +338,8 @@ public struct Planner {
       hasWeights: false)
     let perToken = subject.work.layers * subject.work.topK
     let wanted = subject.batch * request.tokens
-    let tokens = max(8 * subject.batch, min(wanted, Self.routedExpertLimit / 4 / perToken))
+    let fewest = Self.enoughTokensOfSequence * subject.batch
+    let tokens = max(fewest, min(wanted, Self.routedExpertLimit / 4 / perToken))
     if let recent {
       return recent.trace(
         header, promptTokens: request.promptTokens, chunk: subject.work.chunkTokens,
