@@ -244,7 +244,8 @@ public struct CostModel: Sendable {
   /// is left is what a layer, a token and a prompt's token take beside.
   public func takeProducts(out profile: inout MachineProfile, tokens: Int) {
     let layers = Double(work.layers)
-    profile.layerSeconds.value = max(0, profile.layerSeconds.value - layerProductSeconds)
+    let one = denseSeconds(tokens: 1) / layers + Double(work.topK) * expertSeconds(tokens: 1)
+    profile.layerSeconds.value = max(0, profile.layerSeconds.value - one)
     profile.tokenSeconds.value = max(
       0, profile.tokenSeconds.value - productSeconds([work.head], tokens: 1))
     let perExpert = Double(tokens * work.topK) / Double(work.experts)
@@ -253,11 +254,6 @@ public struct CostModel: Sendable {
       + layers * Double(work.experts) * expertSeconds(tokens: perExpert)
     profile.promptValueSeconds.value = max(
       0, profile.promptValueSeconds.value - many / Double(tokens * work.hiddenSize) / layers)
-  }
-
-  /// Seconds of one token's products in a mean layer.
-  public var layerProductSeconds: Double {
-    denseSeconds(tokens: 1) / Double(work.layers) + Double(work.topK) * expertSeconds(tokens: 1)
   }
 
   /// The seconds of this model's layers when every expert is resident: of one token at the beginning of a

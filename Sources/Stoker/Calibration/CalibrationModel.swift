@@ -48,11 +48,6 @@ struct CalibrationModel {
     }
   }
 
-  /// The model that what layers take is measured with.
-  static func small(folder: String, threads: Int) throws -> CalibrationModel {
-    try CalibrationModel(.calibration, .q8_0, folder: folder, threads: threads)
-  }
-
   /// The mean seconds of some repetitions, as the speed of a run is a mean too: what disturbs a machine now
   /// and then counts.
   private func mean(_ count: Int, _ body: () throws -> Double) rethrows -> Double {
@@ -116,11 +111,6 @@ struct CalibrationModel {
     }
   }
 
-  /// Seconds of a layer of one token at the beginning of a context, its products among them.
-  func layerSeconds() throws -> Double {
-    try decode(at: 7, logits: .none) / Double(shape.layerCount)
-  }
-
   /// Runs a prompt, so that memory has been touched and the context has something in it.
   func warm(promptTokens: Int) throws { _ = try prompt(at: 0, count: promptTokens) }
 
@@ -147,7 +137,7 @@ struct CalibrationModel {
     for position in stride(from: 0, through: far, by: chunk) {
       _ = try prompt(at: position, count: chunk)
     }
-    let near = layers * (try layerSeconds())
+    let near = try decode(at: 7, logits: .none)
     let whole = try decode(at: 7, logits: .last)
     let back = try decode(at: far - 1, logits: .none)
     let first = try prompt(at: 0, count: chunk)
