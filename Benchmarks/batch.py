@@ -53,12 +53,8 @@ def measure(stoker, cell, slots, arguments):
 
 def main():
     arguments = parse_arguments()
-    stoker = common.build("stoker")
-    directory = arguments.work_directory
-    directory.mkdir(parents=True, exist_ok=True)
+    stoker, directory, prompt = plan.prepare(arguments)
     common.keep_profile(stoker, directory)
-    prompt = directory / "prompt.txt"
-    prompt.write_text(plan.TEXT)
     context = 384 + arguments.tokens
     cells, plans = [], {}
     for name in arguments.models:

@@ -60,12 +60,8 @@ def run(stoker, model, memory, limit, tokens, prompt, way, threads):
 def main():
     arguments = parse_arguments()
     common.check_machine("memory control groups need it")
-    stoker = common.build("stoker")
-    directory = arguments.work_directory
-    directory.mkdir(parents=True, exist_ok=True)
+    stoker, directory, prompt = plan.prepare(arguments)
     common.keep_profile(stoker, directory)
-    prompt = directory / "prompt.txt"
-    prompt.write_text(plan.TEXT)
     common.print_header("model", "experts", *NAMES, "planned", "of the best")
     for cell in arguments.cells:
         name, share = cell.split(":")

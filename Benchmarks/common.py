@@ -80,8 +80,7 @@ def inspect(stoker, model, *options):
 
 
 def keep_profile(stoker, directory):
-    """Lets every command find the machine's profile in a folder of its own; measures it if it is not there."""
-    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
+    """Measures the machine if there is no profile of it."""
     if not (directory / "cache/stoker/machine.json").exists():
         run([stoker, "calibrate", "--directory", directory])
 

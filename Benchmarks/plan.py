@@ -36,6 +36,18 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def prepare(arguments):
+    """Builds stoker and lets it keep the machine's profile in the working folder; returns it, the folder and a
+    prompt's file."""
+    stoker = common.build("stoker")
+    directory = arguments.work_directory
+    directory.mkdir(parents=True, exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
+    prompt = directory / "prompt.txt"
+    prompt.write_text(TEXT)
+    return stoker, directory, prompt
+
+
 def find_model(stoker, directory, name):
     if MODELS[name] is None:
         return common.REPOSITORY / "Sources/StokerCLI/Resources/demo-Q4_K_M.gguf"
@@ -80,12 +92,7 @@ def quantile(values, share):
 
 def main():
     arguments = parse_arguments()
-    stoker = common.build("stoker")
-    directory = arguments.work_directory
-    directory.mkdir(parents=True, exist_ok=True)
-    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
-    prompt = directory / "prompt.txt"
-    prompt.write_text(TEXT)
+    stoker, directory, prompt = prepare(arguments)
     models = {name: find_model(stoker, directory, name) for name in arguments.models}
     cells = []
     for name, model in models.items():

@@ -64,8 +64,8 @@ extension MoEModel {
   ///     context that follow each other.
   ///   - isCancelled: asked before every step; the replay ends when it says so.
   ///   - progress: called with the events done and all.
-  /// - Throws: `StokerError.trace` if the trace does not fit the model, `RuntimeError.read` if an expert
-  ///   could not be read.
+  /// - Throws: `StokerError.trace` if the trace does not fit the model, `.option` if the batch does not,
+  ///   `RuntimeError.read` if an expert could not be read.
   public func replay(
     _ trace: RoutingTrace, batch: Int = 1, isCancelled: () -> Bool = { false },
     progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
@@ -90,7 +90,7 @@ extension MoEModel {
       for event in schedule.group(group) { Self.append(trace, event: Int(event), to: &routing) }
     }
     func observe(_ group: Int) {
-      guard predictor != nil, let event = schedule.group(group).first.map(Int.init) else { return }
+      let event = Int(schedule.group(group).first!)
       predictions?.observe(
         layer: trace.layer(of: event), experts: trace.experts(of: event).lazy.map { Int($0) },
         next: trace.sequence(of: min(event + 1, trace.eventCount - 1)))

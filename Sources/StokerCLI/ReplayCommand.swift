@@ -54,7 +54,8 @@ struct ReplayCommand: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Sequences that are decoded together; more than one need the trace in memory.",
-      discussion: "With --live a trace of fewer is cut into as many.", valueName: "count"))
+      discussion: "With --live a trace of fewer is cut into as many, and nothing is simulated.",
+      valueName: "count"))
   var batch: Int = 1
 
   @Option(help: "What is counted: decode, prefill or all.")

@@ -55,6 +55,10 @@ struct LiveComparison {
     let file = try ModelFile(
       path: modelPath, folders: arguments.modelDir, expertsPerToken: trace.header.geometry.topK)
     try file.validateShape(of: trace)
+    guard let trace = trace.cut(into: batch) else {
+      throw InputError(
+        path: name, reason: "it has too few decoded tokens to be those of \(batch) sequences")
+    }
     let steps = (0..<trace.eventCount).lazy.map { Int(trace.step(of: $0)) + 1 }.max() ?? 1
     var options = arguments.options(context: min(max(steps, batch), file.contextLength, 4096))
     // The model's own states say nothing of the trace's routing: what predicts is the trace.
@@ -99,10 +103,12 @@ struct LiveComparison {
     let profile =
       batch > 1 ? nil : try hardware ?? loadModel(file, options).measureProfile(options)
     let model = try loadModel(file, options)
-    guard var sized = trace.cut(into: batch) else {
-      throw InputError(
-        path: name, reason: "it has too few decoded tokens to be those of \(batch) sequences")
+    if predictor != nil, model.configuration.stagingSlots == 0 {
+      Terminal.note(
+        "\(name): nothing is read ahead in \(formatBytes(model.configuration.slotMemory)): every expert is "
+          + "resident, or there are too few slots to spare one of \(SlotPlan.slotsPerStaged)")
     }
+    var sized = trace
     let sizes = model.expertSizes
     sized.setSizes(
       expertByteCounts: sizes.expertByteCounts, slotByteCounts: sizes.slotByteCounts)

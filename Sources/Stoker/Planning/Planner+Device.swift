@@ -18,6 +18,10 @@ extension Planner {
   /// drawn one by one, with the shares that the replay has.
   func placeOnDevice(_ plan: inout Plan, _ request: Request, _ simulation: Simulation) throws {
     guard let memory = request.deviceMemory, let device = profile.devices.first else { return }
+    guard subject.batch == 1 else {
+      throw StokerError.option(
+        name: "--batch", found: "\(subject.batch)", expected: "1 with an accelerator")
+    }
     let cost = CostModel(profile: profile, work: subject.work)
     let work = subject.work
     var left = min(memory, device.memoryBytes)
