@@ -20,8 +20,9 @@ struct FitPredictor: ParsableCommand {
   @Option(help: ArgumentHelp("A text to fit to; may be given several times.", valueName: "file"))
   var text: [String] = []
 
-  @Option(help: ArgumentHelp("Tokens to fit to, as ids.", valueName: "1,2,3"))
-  var tokenIds: TokenList?
+  @Option(
+    help: ArgumentHelp("Tokens to fit to, as ids; may be given several times.", valueName: "1,2,3"))
+  var tokenIds: [TokenList] = []
 
   @Option(help: ArgumentHelp("The most tokens that are used.", valueName: "count"))
   var tokens: Int = 100_000
@@ -39,7 +40,7 @@ struct FitPredictor: ParsableCommand {
   @OptionGroup var arguments: ModelArguments
 
   func validate() throws {
-    guard text.isEmpty == (tokenIds != nil) else {
+    guard text.isEmpty != tokenIds.isEmpty else {
       throw ValidationError("Give --text or --token-ids.")
     }
     guard tokens > 0 else { throw ValidationError("--tokens must be more than 0.") }
@@ -48,7 +49,7 @@ struct FitPredictor: ParsableCommand {
   func run() throws {
     Interrupt.listen()
     let file = try arguments.open(model)
-    var ids = tokenIds?.ids ?? []
+    var ids = tokenIds.flatMap(\.ids)
     for path in text { ids += file.tokenizer.encodePrompt(bytes: try readFile(path)) }
     var options = arguments.options(context: min(512, file.contextLength))
     options.prefetch = .off
