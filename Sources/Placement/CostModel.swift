@@ -244,8 +244,7 @@ public struct CostModel: Sendable {
   /// is left is what a layer, a token and a prompt's token take beside.
   public func takeProducts(out profile: inout MachineProfile, tokens: Int) {
     let layers = Double(work.layers)
-    let one = denseSeconds(tokens: 1) / layers + Double(work.topK) * expertSeconds(tokens: 1)
-    profile.layerSeconds.value = max(0, profile.layerSeconds.value - one)
+    profile.layerSeconds.value = max(0, profile.layerSeconds.value - layerProductSeconds)
     profile.tokenSeconds.value = max(
       0, profile.tokenSeconds.value - productSeconds([work.head], tokens: 1))
     let perExpert = Double(tokens * work.topK) / Double(work.experts)
@@ -254,6 +253,11 @@ public struct CostModel: Sendable {
       + layers * Double(work.experts) * expertSeconds(tokens: perExpert)
     profile.promptValueSeconds.value = max(
       0, profile.promptValueSeconds.value - many / Double(tokens * work.hiddenSize) / layers)
+  }
+
+  /// Seconds of one token's products in a mean layer.
+  public var layerProductSeconds: Double {
+    denseSeconds(tokens: 1) / Double(work.layers) + Double(work.topK) * expertSeconds(tokens: 1)
   }
 
   /// The seconds of this model's layers when every expert is resident: of one token at the beginning of a

@@ -110,22 +110,25 @@ extension MachineProfile {
   }
 
   /// The same profile with a processor and memory that are faster by `factor`.
-  public func scalingCompute(by factor: Double) -> MachineProfile {
+  ///
+  /// - Parameter rest: the same for what layers and tokens take beside products; nil: as much.
+  public func scalingCompute(by factor: Double, rest: Double? = nil) -> MachineProfile {
+    let rest = rest ?? factor
     var scaled = self
     for index in scaled.products.indices { scaled.products[index].bytesPerSecond.value *= factor }
     for index in scaled.disk.indices where scaled.disk[index].kind == .cached {
       scaled.disk[index].bytesPerSecond.value *= factor
       scaled.disk[index].burstSeconds.value /= factor
     }
-    scaled.layerSeconds.value /= factor
-    scaled.tokenSeconds.value /= factor
-    scaled.samplingSeconds.value /= factor
     scaled.contextBytesPerSecond.value *= factor
     scaled.promptContextBytesPerSecond.value *= factor
     scaled.promptValueSeconds.value /= factor
-    scaled.handInSeconds.value /= factor
-    scaled.readHandInSeconds.value /= factor
-    scaled.predictionSeconds.value /= factor
+    scaled.layerSeconds.value /= rest
+    scaled.tokenSeconds.value /= rest
+    scaled.samplingSeconds.value /= rest
+    scaled.handInSeconds.value /= rest
+    scaled.readHandInSeconds.value /= rest
+    scaled.predictionSeconds.value /= rest
     return scaled
   }
 }

@@ -24,10 +24,16 @@ struct PlanVerification {
       bytesPerToken = prediction.bytesPerToken
     }
 
-    init(_ statistics: RunStatistics) {
+    /// - Parameter samples: the tokens before which the machine was sampled, which leaves nothing in the caches
+    ///   of what those after it need. Those are not counted, where there are enough others.
+    init(_ statistics: RunStatistics, samples: [Int]) {
       timeToFirstToken = statistics.timeToFirstToken ?? 0
-      tpotMean = statistics.meanDecodeSeconds ?? 0
-      tokensPerSecond = statistics.tokensPerSecond ?? 0
+      let all = statistics.decodeSeconds
+      let disturbed = Set(samples.flatMap { $0..<$0 + PlanVerification.settlingTokens })
+      let others = all.indices.filter { !disturbed.contains($0) }.map { all[$0] }
+      let counted = others.count > all.count / 2 ? others : all
+      tpotMean = counted.isEmpty ? 0 : counted.reduce(0, +) / Double(counted.count)
+      tokensPerSecond = counted.isEmpty ? 0 : 1 / tpotMean
       hitRate = statistics.experts.decode.hitRate ?? 1
       bytesPerToken = statistics.readBytesPerToken ?? 0
     }
@@ -75,6 +81,7 @@ struct PlanVerification {
     func samplePrompt() throws { for _ in 0..<Self.promptSamples { try probe.sample(.prefill) } }
     try samplePrompt()
     var last: ContinuousClock.Instant?
+    var (token, samples) = (0, [Int]())
     let generation = try model.generate(
       GenerationRequest(
         prompt: try prompt(file), maxTokens: request.maxTokens,
@@ -82,9 +89,15 @@ struct PlanVerification {
       isCancelled: { Interrupt.isRequested },
       onToken: { _ in
         if last == nil { try samplePrompt() }
-        if let last, ContinuousClock.now - last < Self.samplePeriod { return }
+        defer { token += 1 }
+        if let last, token < samples.last! + Self.sampleTokens,
+          ContinuousClock.now - last < Self.samplePeriod
+        {
+          return
+        }
         try probe.sample(.decode)
         last = ContinuousClock.now
+        samples.append(token)
       })
     if generation.statistics.cancelled { throw ExitCode(130) }
     var same = wanted
@@ -99,12 +112,15 @@ struct PlanVerification {
     return Row(
       memory: wanted.memory, slots: plan.slots, experts: plan.model.layers * plan.model.experts,
       choice: plan.choice, blind: Figures(plan.prediction), probed: probed,
-      measured: Figures(generation.statistics), diskRatio: ratios.disk,
+      measured: Figures(generation.statistics, samples: samples), diskRatio: ratios.disk,
       computeRatio: ratios.compute)
   }
 
-  /// Between two samples of the machine.
+  /// Between two samples of the machine, whichever is shorter.
   private static let samplePeriod = Duration.milliseconds(200)
+  private static let sampleTokens = 64
+  /// Tokens after a sample until the caches hold what a model needs again.
+  fileprivate static let settlingTokens = 8
   /// Samples before the prompt, and after it.
   private static let promptSamples = 4
 

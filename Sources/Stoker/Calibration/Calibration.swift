@@ -88,7 +88,7 @@ public struct Calibration {
     var file = try CalibrationFile(folder: folder, byteCount: effort.fileByteCount) {
       try step(0.1 * $0, "writing a file to read")
     }
-    let model = try CalibrationModel(.calibration, .q8_0, folder: folder, threads: identity.threads)
+    let model = try CalibrationModel.small(folder: folder, threads: identity.threads)
     let layers = try CalibrationModel(
       .calibrationLayers, .q4_0, folder: folder, threads: identity.threads)
     var disk: [CalibrationFile.Cell: (rates: [Double], bursts: [Double])] = [:]

@@ -48,6 +48,11 @@ struct CalibrationModel {
     }
   }
 
+  /// The model that what layers take is measured with.
+  static func small(folder: String, threads: Int) throws -> CalibrationModel {
+    try CalibrationModel(.calibration, .q8_0, folder: folder, threads: threads)
+  }
+
   /// The mean seconds of some repetitions, as the speed of a run is a mean too: what disturbs a machine now
   /// and then counts.
   private func mean(_ count: Int, _ body: () throws -> Double) rethrows -> Double {
@@ -101,7 +106,9 @@ struct CalibrationModel {
     let row = [Float](repeating: 0.5, count: shape.hiddenSize)
     predictor.note(beforeAttentionOf: 0, state: row)
     predictor.note(atRouterOf: 0, state: row)
-    return mean(2000) {
+    return try mean(200) {
+      // What a prediction needs is not in the nearest caches any more when a layer has been computed.
+      _ = try model.timedToken(at: 7, logits: .none)
       let start = monotonicNanoseconds()
       _ = model.transformer.predictedScores(of: 1, distance: 1, by: predictor)
       planner.predict(
@@ -109,6 +116,13 @@ struct CalibrationModel {
       planner.settle(event)
       return Double(monotonicNanoseconds() - start) / 1e9
     }
+  }
+
+  /// Seconds of a layer of one token at the beginning of a context, its products among them.
+  func layerSeconds() throws -> Double {
+    // Others have had the caches, and its threads have slept.
+    for _ in 0..<20 { _ = try model.timedToken(at: 7, logits: .none) }
+    return try decode(at: 7, logits: .none) / Double(shape.layerCount)
   }
 
   /// Runs a prompt, so that memory has been touched and the context has something in it.
@@ -137,7 +151,7 @@ struct CalibrationModel {
     for position in stride(from: 0, through: far, by: chunk) {
       _ = try prompt(at: position, count: chunk)
     }
-    let near = try decode(at: 7, logits: .none)
+    let near = layers * (try layerSeconds())
     let whole = try decode(at: 7, logits: .last)
     let back = try decode(at: far - 1, logits: .none)
     let first = try prompt(at: 0, count: chunk)

@@ -9,8 +9,9 @@ internal import Tensors
 
 /// How fast the machine is while a model runs, beside when it was measured: shared machines drift.
 ///
-/// A sample takes at most a sixth of a second. Between two tokens it is bursts of one expert's reads and of as
-/// many as a token needs of a layer, products with one token, and both at once; beside a prompt it is a stream
+/// A sample takes at most a fifth of a second. Between two tokens it is bursts of one expert's reads and of as
+/// many as a token needs of a layer, products with one token, both at once, and a tiny model's layers, which are
+/// hardly products; beside a prompt it is a stream
 /// of experts, products with as many tokens as a prompt's experts have, and both at once. Products are of the
 /// model's own type.
 public final class MachineProbe {
@@ -20,6 +21,8 @@ public final class MachineProbe {
   private let reader: ExpertReader?
   private let products: RandomProducts?
   private let isCached: Bool
+  /// Shows what layers take beside their products.
+  private let layers: CalibrationModel
   /// Experts that are under way at a time: those of a layer that a token needs, or a wave of a prompt's.
   private let experts: [Phase: Int]
   private var samples: [Phase: [Sample]] = [:]
@@ -28,6 +31,8 @@ public final class MachineProbe {
     /// Seconds of a burst of one expert's reads and of a layer's.
     var one = 0.0
     var all = 0.0
+    /// Seconds of a layer of the tiny model.
+    var layer = 0.0
     /// Bytes per second of a stream, and bytes of weights multiplied per second: each alone, and both at once.
     var stream = 0.0
     var products = 0.0
@@ -56,6 +61,8 @@ public final class MachineProbe {
       : try ExpertReader(
         model.file.shape(model.options), io: model.options.io, kind: kind,
         most: experts.values.max()!)
+    layers = try .small(
+      folder: NSTemporaryDirectory(), threads: profile.machine.threads)
     let isCached = CostModel(profile: profile, work: work).isCached
     self.isCached = isCached
     let type = work.expertMatrices[0][0].type
@@ -104,6 +111,7 @@ public final class MachineProbe {
         sample.together.products = Double(computed) / (Double(elapsed) / 1e9)
       }
     }
+    if phase == .decode { sample.layer = try layers.layerSeconds() }
     samples[phase, default: []].append(sample)
   }
 
@@ -141,11 +149,23 @@ public final class MachineProbe {
     return ratios
   }
 
+  /// The rate of what layers take beside their products over that of the profile, while products have the rates
+  /// of `now`; nil where there are no samples of it, or where nothing but products is left.
+  private func restRatio(_ phase: Phase, now: MachineProfile) -> Double? {
+    guard phase == .decode, let seen = samples[phase] else { return nil }
+    let products = CostModel(profile: now, work: layers.work).layerProductSeconds
+    let rest = Self.mean(seen.map(\.layer)) - products
+    return rest > 0 ? profile.layerSeconds.value / rest : nil
+  }
+
   /// The machine as the samples of `phase` have it: bursts as they were, and everything else of the drive or
   /// the processor by their ratios.
   public func profile(_ phase: Phase) -> MachineProfile {
     let ratios = ratios(phase)
     var now = profile.scalingCompute(by: ratios.compute)
+    if let rest = restRatio(phase, now: now) {
+      now = profile.scalingCompute(by: ratios.compute, rest: rest)
+    }
     guard reader != nil, let seen = samples[phase],
       let steady = CostModel(profile: profile, work: work).steadyBytesPerSecond(kind)
     else { return now }
