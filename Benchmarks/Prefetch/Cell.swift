@@ -5,14 +5,16 @@ import Stoker
 
 /// One model of a pair, and what its timed tokens took.
 final class Cell {
-  private static let blockTokens = 16
+  /// Tokens that one model decodes before the other does.
+  static let blockTokens = 16
 
   private let model: MoEModel
   private let logger: Logger
   private var before: RuntimeStatistics?
   private var times: [Double] = []
-  /// The experts that the latest token was routed to, [layers].
-  private var routed: [[Int32]] = []
+  /// The experts that the tokens of the latest block were routed to, [tokens][layers].
+  private var routed: [[[Int32]]] = []
+  private var position = 0
 
   init(_ file: ModelFile, _ options: ModelOptions, _ logger: Logger) throws {
     self.logger = logger
@@ -20,22 +22,24 @@ final class Cell {
   }
 
   func decode(_ token: Int32, at position: Int, isTimed: Bool) throws {
+    self.position = position
     if isTimed, before == nil { before = model.transformer.runtime.statistics }
     let seconds = try model.timedToken(token, at: position, logits: .last)
     if isTimed { times.append(seconds) }
   }
 
-  /// Reads ahead what `other` was routed to, which decodes each token first.
+  /// Reads ahead what `other` was routed to, which decodes each block first.
   func predict(by other: Cell) {
     let runtime = model.transformer.runtime
     let experts = runtime.expertCount
-    other.routed = Array(repeating: [], count: runtime.layerCount)
+    other.routed = Array(
+      repeating: Array(repeating: [], count: runtime.layerCount), count: Self.blockTokens)
     other.model.transformer.onRouting = { [unowned other] layer, _, _, routing, _ in
-      other.routed[layer] = routing.experts
+      other.routed[other.position % Self.blockTokens][layer] = routing.experts
     }
-    model.transformer.forcePrediction = { layer, _ in
+    model.transformer.forcePrediction = { [unowned self] layer, _ in
       var scores = Array(repeating: Float(0), count: experts)
-      for expert in other.routed[layer] { scores[Int(expert)] = 1 }
+      for expert in other.routed[position % Self.blockTokens][layer] { scores[Int(expert)] = 1 }
       return scores
     }
   }

@@ -6,14 +6,14 @@ import Models
 import Placement
 import Stoker
 
-/// Decodes the same tokens with prefetch and without, token by token in turn, in one process.
+/// Decodes the same tokens with prefetch and without, a few at a time in turn, in one process.
 @main
 struct PrefetchBenchmark: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Decode speed with prefetch against without, as a table.",
     discussion: """
-      Two models of the same file and budget decode every token one after the other, in alternating \
-      order. The ratio is the median over blocks of 16 tokens; 'idle' is the disk's idle time without \
+      Two models of the same file and budget decode the same 16 tokens one after the other, in alternating \
+      order. The ratio is the median over these blocks; 'idle' is the disk's idle time without \
       prefetch; 'bound' is the share reached of 1 / max(bytes / bandwidth, time without waiting).
       """)
 
@@ -80,6 +80,9 @@ struct PrefetchBenchmark: ParsableCommand {
     }
   }
 
+  /// Tokens before anything is timed: whole blocks.
+  private static let untimedTokens = 3 * Cell.blockTokens
+
   private var isControlled: Bool { predictor == "control" }
 
   private func measure(_ file: ModelFile, share: Double, direct: DirectPolicy) throws {
@@ -104,10 +107,11 @@ struct PrefetchBenchmark: ParsableCommand {
     let auto = try Cell(twin.map { try ModelFile(path: $0) } ?? file, options, logger)
     if isControlled { auto.predict(by: off) }
     let ids = try tokenIDs(file)
-    for (position, token) in ids.enumerated() {
-      let isTimed = position >= 48
-      for cell in isControlled || position % 2 == 0 ? [off, auto] : [auto, off] {
-        try cell.decode(token, at: position, isTimed: isTimed)
+    for (index, first) in stride(from: 0, to: ids.count, by: Cell.blockTokens).enumerated() {
+      for cell in isControlled || index % 2 == 0 ? [off, auto] : [auto, off] {
+        for position in first..<min(first + Cell.blockTokens, ids.count) {
+          try cell.decode(ids[position], at: position, isTimed: position >= Self.untimedTokens)
+        }
       }
     }
     let ratios = zip(off.blocks, auto.blocks).map { $0 / $1 }.sorted()
@@ -146,7 +150,7 @@ struct PrefetchBenchmark: ParsableCommand {
   }
 
   private func tokenIDs(_ file: ModelFile) throws -> [Int32] {
-    let count = tokens + 48
+    let count = tokens + Self.untimedTokens
     guard let text else { return (0..<count).map { Int32($0 * 7919 % 4096) } }
     var ids = file.tokenizer.encodePrompt(
       bytes: Array(try Data(contentsOf: URL(fileURLWithPath: text))))
