@@ -60,10 +60,11 @@ def token_count(name, arguments):
 
 
 def record(stoker, model, path, prompt, tokens):
-    """A trace of the prompt and the tokens after it, with every expert resident."""
+    """A trace of the prompt and the tokens after it, with every expert resident, and of what the model's predictor
+    makes of them: plans then know what reading ahead would find."""
     path.unlink(missing_ok=True)
     common.run([stoker, "run", model, "--prompt-file", prompt, "--max-tokens", tokens, "--ignore-end",
-                "--no-history", "--record", path])
+                "--no-history", "--record", path, "--record-candidates"])
 
 
 def error(predicted, measured):

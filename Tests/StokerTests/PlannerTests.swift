@@ -99,6 +99,25 @@ import Testing
     #expect(!whole.choice.prefetch && whole.prediction.stallSeconds == 0)
   }
 
+  @Test func expertsAreReadAheadOnlyWhereItIsClearlyFaster() throws {
+    let file = try ModelFile(path: Fixtures.demo)
+    let subject = try PlanSubject(file, options: Self.options)
+    var seen: Set<String> = []
+    for step in 0..<40 {
+      var machine = Self.machine
+      machine.predictionSeconds.value = Double(step) * 1e-6
+      let planner = try Planner(subject, profile: machine, trace: nil)
+      let plan = try planner.plan(Planner.Request(memory: try Self.budget(file, 0.3)))
+      func speed(_ prefetch: Bool) -> Double {
+        plan.alternatives.first { $0.choice.prefetch == prefetch }!.tokensPerSecond
+      }
+      let gain = speed(true) / speed(false)
+      #expect(plan.choice.prefetch == (gain > 1.01), "\(gain)")
+      seen.insert(gain > 1.01 ? "more" : gain > 1 ? "hardly" : "less")
+    }
+    #expect(seen == ["more", "hardly", "less"])
+  }
+
   @Test func theFasterWayToTheDriveIsChosen() throws {
     let file = try ModelFile(path: Fixtures.demo)
     let subject = try PlanSubject(file, options: Self.options)

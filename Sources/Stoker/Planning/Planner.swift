@@ -123,11 +123,18 @@ public struct Planner {
     return result
   }
 
+  /// How much faster a run has to be for reading ahead: about as little as a prediction can tell apart, and
+  /// without it more of the memory is for residents.
+  private static let prefetchPrice = 1.01
+
   /// The fastest plan.
   /// - Throws: `RuntimeError.budgetTooSmall` naming the smallest budget if the budget is below it.
   public func plan(_ request: Request) throws -> Plan {
+    func worth(_ plan: Plan) -> Double {
+      plan.prediction.tokensPerSecond / (plan.choice.prefetch ? Self.prefetchPrice : 1)
+    }
     let candidates = try choices(request).compactMap { try plan(request, $0) }
-    guard let best = candidates.max(by: { speed($0) < speed($1) }) else {
+    guard let best = candidates.max(by: { worth($0) < worth($1) }) else {
       if request.prefetch == true {
         // There is nothing to read ahead, or no room for it.
         var without = request
@@ -151,8 +158,6 @@ public struct Planner {
       subject.needs(direct: $0 == .direct, prefetch: false).memory.minimumBudget
     }.min() ?? 0
   }
-
-  private func speed(_ plan: Plan) -> Double { plan.prediction.tokensPerSecond }
 
   /// The plan, with what a little more of memory or a faster drive would bring.
   public func advisedPlan(_ request: Request) throws -> Plan {
