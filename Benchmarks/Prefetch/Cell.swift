@@ -29,7 +29,9 @@ final class Cell {
   }
 
   /// Reads ahead what `other` was routed to, which decodes each block first.
-  func predict(by other: Cell) {
+  ///
+  /// - Parameter recall: the share of it that is named; in place of the rest others are, by chance.
+  func predict(by other: Cell, recall: Double) {
     let runtime = model.transformer.runtime
     let experts = runtime.expertCount
     other.routed = Array(
@@ -39,7 +41,10 @@ final class Cell {
     }
     model.transformer.forcePrediction = { [unowned self] layer, _ in
       var scores = Array(repeating: Float(0), count: experts)
-      for expert in other.routed[position % Self.blockTokens][layer] { scores[Int(expert)] = 1 }
+      for expert in other.routed[position % Self.blockTokens][layer] {
+        let isNamed = recall >= 1 || Double.random(in: 0..<1) < recall
+        scores[isNamed ? Int(expert) : Int.random(in: 0..<experts)] = 1
+      }
       return scores
     }
   }

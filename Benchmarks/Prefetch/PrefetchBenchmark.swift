@@ -49,6 +49,9 @@ struct PrefetchBenchmark: ParsableCommand {
       """)
   var predictor: String?
 
+  @Option(help: "With --predictor control: the share of it that is predicted.")
+  var recall = 1.0
+
   @Option(
     help: """
       What 'stoker calibrate' has written: the side with prefetch does what 'stoker run' plans on such a \
@@ -105,7 +108,7 @@ struct PrefetchBenchmark: ParsableCommand {
     let off = try Cell(file, options, logger)
     options.prefetch = depth.map(PrefetchMode.depth) ?? .auto
     let auto = try Cell(twin.map { try ModelFile(path: $0) } ?? file, options, logger)
-    if isControlled { auto.predict(by: off) }
+    if isControlled { auto.predict(by: off, recall: recall) }
     let ids = try tokenIDs(file)
     for (index, first) in stride(from: 0, to: ids.count, by: Cell.blockTokens).enumerated() {
       for cell in isControlled || index % 2 == 0 ? [off, auto] : [auto, off] {

@@ -205,5 +205,10 @@ enum RoundFigures {
     #expect(quicker.layerSeconds.value == profile.layerSeconds.value / 2)
     #expect(
       quicker.products[0].bytesPerSecond.value == 2 * profile.products[0].bytesPerSecond.value)
+    let uneven = profile.scalingCompute(by: 2, rest: 0.5)
+    #expect(uneven.products == quicker.products)
+    #expect(uneven.contextBytesPerSecond == quicker.contextBytesPerSecond)
+    #expect(uneven.layerSeconds.value == profile.layerSeconds.value * 2)
+    #expect(uneven.handInSeconds.value == profile.handInSeconds.value * 2)
   }
 }
