@@ -42,6 +42,20 @@ import Testing
         == profile.disk.count)
   }
 
+  /// Also where calibration found that layers take nothing beside their products.
+  @Test(arguments: [0, 3e-5]) func whatAProbeSamplesIsAPossibleProfile(layerSeconds: Double) throws
+  {
+    var profile = MachineProfile.preset("laptop")!
+    profile.layerSeconds.value = layerSeconds
+    let probe = try MachineProbe(
+      Fixtures.smallestModel(Fixtures.demo), profile: profile, reads: .direct)
+    for phase in [.prefill, .decode] as [Phase] {
+      try probe.sample(phase)
+      #expect(probe.profile(phase).fault == nil)
+    }
+    #expect((probe.profile(.decode).layerSeconds.value > 0) == (layerSeconds > 0))
+  }
+
   @Test func itEndsOnRequestAndRefusesWhatIsNoFolder() throws {
     let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)

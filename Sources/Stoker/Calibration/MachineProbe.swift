@@ -11,9 +11,8 @@ internal import Tensors
 ///
 /// A sample takes at most a fifth of a second. Between two tokens it is bursts of one expert's reads and of as
 /// many as a token needs of a layer, products with one token, both at once, and a tiny model's layers, which are
-/// hardly products; beside a prompt it is a stream
-/// of experts, products with as many tokens as a prompt's experts have, and both at once. Products are of the
-/// model's own type.
+/// hardly products; beside a prompt it is a stream of experts, products with as many tokens as a prompt's experts
+/// have, and both at once. Products are of the model's own type.
 public final class MachineProbe {
   private let profile: MachineProfile
   private let work: ModelWork
@@ -22,7 +21,7 @@ public final class MachineProbe {
   private let products: RandomProducts?
   private let isCached: Bool
   /// Shows what layers take beside their products.
-  private let layers: CalibrationModel
+  private let tinyModel: CalibrationModel
   /// Experts that are under way at a time: those of a layer that a token needs, or a wave of a prompt's.
   private let experts: [Phase: Int]
   private var samples: [Phase: [Sample]] = [:]
@@ -61,8 +60,8 @@ public final class MachineProbe {
       : try ExpertReader(
         model.file.shape(model.options), io: model.options.io, kind: kind,
         most: experts.values.max()!)
-    layers = try .small(
-      folder: NSTemporaryDirectory(), threads: profile.machine.threads)
+    tinyModel = try .small(
+      folder: NSTemporaryDirectory(), threads: model.configuration.threads)
     let isCached = CostModel(profile: profile, work: work).isCached
     self.isCached = isCached
     let type = work.expertMatrices[0][0].type
@@ -111,7 +110,7 @@ public final class MachineProbe {
         sample.together.products = Double(computed) / (Double(elapsed) / 1e9)
       }
     }
-    if phase == .decode { sample.layer = try layers.layerSeconds() }
+    if phase == .decode { sample.layer = try tinyModel.layerSeconds() }
     samples[phase, default: []].append(sample)
   }
 
@@ -149,23 +148,22 @@ public final class MachineProbe {
     return ratios
   }
 
-  /// The rate of what layers take beside their products over that of the profile, while products have the rates
-  /// of `now`; nil where there are no samples of it, or where nothing but products is left.
-  private func restRatio(_ phase: Phase, now: MachineProfile) -> Double? {
+  /// The rate of what layers take beside their products over that of the profile, while products are faster by
+  /// `compute`; nil where there are no samples of it, or where nothing but products is left.
+  private func restRatio(_ phase: Phase, compute: Double) -> Double? {
     guard phase == .decode, let seen = samples[phase] else { return nil }
-    let products = CostModel(profile: now, work: layers.work).layerProductSeconds
-    let rest = Self.mean(seen.map(\.layer)) - products
-    return rest > 0 ? profile.layerSeconds.value / rest : nil
+    let now = CostModel(profile: profile.scalingCompute(by: compute), work: tinyModel.work)
+    let rest = Self.mean(seen.map(\.layer)) - now.layerProductSeconds
+    let expected = profile.layerSeconds.value
+    return rest > 0 && expected > 0 ? expected / rest : nil
   }
 
   /// The machine as the samples of `phase` have it: bursts as they were, and everything else of the drive or
   /// the processor by their ratios.
   public func profile(_ phase: Phase) -> MachineProfile {
     let ratios = ratios(phase)
-    var now = profile.scalingCompute(by: ratios.compute)
-    if let rest = restRatio(phase, now: now) {
-      now = profile.scalingCompute(by: ratios.compute, rest: rest)
-    }
+    var now = profile.scalingCompute(
+      by: ratios.compute, rest: restRatio(phase, compute: ratios.compute))
     guard reader != nil, let seen = samples[phase],
       let steady = CostModel(profile: profile, work: work).steadyBytesPerSecond(kind)
     else { return now }
