@@ -49,7 +49,7 @@ struct PrefetchBenchmark: ParsableCommand {
       """)
   var predictor: String?
 
-  @Option(help: "With --predictor control: the share of it that is predicted.")
+  @Option(help: "With --predictor control: the share of it that is predicted, 0 to 1.")
   var recall = 1.0
 
   @Option(
@@ -65,6 +65,13 @@ struct PrefetchBenchmark: ParsableCommand {
       the next 'stoker run'. Without it plans suppose what routing is like.
       """)
   var history: String?
+
+  func validate() throws {
+    guard (0...1).contains(recall) else { throw ValidationError("--recall must be 0 to 1.") }
+    guard recall == 1 || isControlled else {
+      throw ValidationError("--recall needs --predictor control.")
+    }
+  }
 
   func run() throws {
     print(

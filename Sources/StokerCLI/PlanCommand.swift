@@ -39,7 +39,13 @@ struct PlanCommand: ParsableCommand {
       "Write the curves of --sweep as a page, complete in itself.", valueName: "file.html"))
   var html: String?
 
-  @Flag(help: "Run what is planned, and print what was predicted beside what was measured.")
+  @Flag(
+    help: ArgumentHelp(
+      "Run what is planned, and print what was predicted beside what was measured.",
+      discussion: """
+        The machine is sampled between tokens; those just after a sample, which find the caches emptied, \
+        are not counted where there are enough others.
+        """))
   var verify = false
 
   @Option(

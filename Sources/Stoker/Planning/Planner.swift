@@ -123,11 +123,7 @@ public struct Planner {
     return result
   }
 
-  /// How much faster a run has to be for reading ahead: about as little as a prediction can tell apart, and
-  /// without it more of the memory is for residents.
-  private static let prefetchPrice = 1.01
-
-  /// The fastest plan.
+  /// The fastest plan; one that reads ahead only where that is clearly faster.
   /// - Throws: `RuntimeError.budgetTooSmall` naming the smallest budget if the budget is below it.
   public func plan(_ request: Request) throws -> Plan {
     func worth(_ plan: Plan) -> Double {
@@ -172,6 +168,10 @@ public struct Planner {
     }
     return advised
   }
+
+  /// How much faster a run has to be for reading ahead: about as little as a prediction can tell apart, and
+  /// without it more of the memory is for residents.
+  private static let prefetchPrice = 1.01
 
   /// How much faster reads through the page cache have to be to be chosen over direct ones: they cost the
   /// processor a copy, and what they leave there is memory beside the budget.
